@@ -1,0 +1,183 @@
+"""What nodes say to each other: the messages of each method, as msgpack of tagged structs.
+
+Three methods carry everything beside `join` and `ca`:
+
+- `session` (worker to manager, on the control connection): one stream for the life of a connection. The node opens it
+  with `SessionOpen`, then sends `Heartbeat`, `StatusReport`, `Described` and `Leaving`; the manager answers `SessionReady`,
+  then `Assignments`, `IngressTable` and `SessionEnd`.
+- `logs` (manager to worker, on the bulk connection that the worker dialled): opened with `LogsOpen`, answered by
+  `LogRecord` and `LogWatermark`, ended by the worker when it does not follow.
+- `relay` (node to node, on a bulk connection): opened with `RelayOpen`, answered by `RelayReady`, then raw bytes both ways.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from agent.api_types.node import Node, NodeDescription
+from agent.api_types.secret import Config, Secret
+from agent.api_types.task import Task, TaskStatus
+
+
+class Message(msgspec.Struct, frozen=True, gc=False, tag=True, omit_defaults=True):
+    """Base of every message; the class name is its tag."""
+
+
+class ManagerAddress(msgspec.Struct, frozen=True, gc=False):
+    """A manager: node id and `address:port` of its listener."""
+
+    node_id: str
+    address: str
+
+
+# -- session: node to manager
+
+
+class SessionOpen(Message, frozen=True):
+    """First message of a session. `address` is where the node's own listener can be reached (`address:port`)."""
+
+    description: NodeDescription
+    address: str
+
+
+class Heartbeat(Message, frozen=True):
+    """The node lives."""
+
+
+class TaskReport(msgspec.Struct, frozen=True, gc=False):
+    """What became of a task."""
+
+    task_id: str
+    status: TaskStatus
+
+
+class StatusReport(Message, frozen=True):
+    """The newest status of some tasks."""
+
+    reports: list[TaskReport]
+
+
+class Described(Message, frozen=True):
+    """The node changed: engine restarted, resources or labels other than before."""
+
+    description: NodeDescription
+
+
+class Leaving(Message, frozen=True):
+    """The agent stops in order and will be back: nothing moves for `lease` nanoseconds."""
+
+    lease: int
+
+
+# -- session: manager to node
+
+
+class SessionReady(Message, frozen=True):
+    """The session is open. `heartbeat_period` in nanoseconds; `node` is the manager's record of the peer."""
+
+    session_id: str
+    heartbeat_period: int
+    managers: list[ManagerAddress]
+    node: Node
+    cluster_id: str
+
+
+class Assignments(Message, frozen=True):
+    """What the node is to run. A `complete` one replaces all that came before, else it is a difference.
+
+    `tasks` carry their desired state; a task whose desired state is REMOVE or that is named in `removed_tasks` is to be
+    stopped and forgotten. `index` is the store's index that the message shows.
+    """
+
+    index: int
+    complete: bool
+    tasks: list[Task] = []
+    removed_tasks: list[str] = []
+    secrets: list[Secret] = []
+    removed_secrets: list[str] = []
+    configs: list[Config] = []
+    removed_configs: list[str] = []
+
+
+class IngressBackend(msgspec.Struct, frozen=True, gc=False):
+    """A running task that answers on a published port. `node_address` is its node's listener (`address:port`)."""
+
+    task_id: str
+    node_id: str
+    node_address: str
+
+
+class IngressService(msgspec.Struct, frozen=True, gc=False):
+    """A port that every node publishes, and who answers there. `protocol` is tcp, udp or sctp."""
+
+    service_id: str
+    protocol: str
+    published_port: int
+    target_port: int
+    backends: list[IngressBackend]
+
+
+class IngressTable(Message, frozen=True):
+    """Every published port of the cluster; always complete."""
+
+    services: list[IngressService]
+
+
+class SessionEnd(Message, frozen=True):
+    """The manager ends the session; `reason` is for people. With `removed` the node is no longer part of the cluster."""
+
+    reason: str
+    removed: bool = False
+
+
+SessionFromNode = SessionOpen | Heartbeat | StatusReport | Described | Leaving
+SessionFromManager = SessionReady | Assignments | IngressTable | SessionEnd
+
+
+# -- logs
+
+
+class LogsOpen(Message, frozen=True):
+    """Read the logs of tasks. `since` in nanoseconds since the epoch (0: from the start), `tail` lines a task (-1: all)."""
+
+    task_ids: list[str]
+    since: int = 0
+    tail: int = -1
+    follow: bool = False
+    stdout: bool = True
+    stderr: bool = True
+
+
+class LogRecord(Message, frozen=True):
+    """One line. `timestamp` in nanoseconds since the epoch by the node's clock; `stream` is stdout or stderr."""
+
+    task_id: str
+    timestamp: int
+    stream: str
+    data: bytes
+
+
+class LogWatermark(Message, frozen=True):
+    """Nothing older than `timestamp` will follow from this node."""
+
+    timestamp: int
+
+
+LogsFromNode = LogRecord | LogWatermark
+
+
+# -- relay
+
+
+class RelayOpen(Message, frozen=True):
+    """Connect to `port` of a task that runs on the node that is asked. `protocol` is tcp or udp."""
+
+    task_id: str
+    port: int
+    protocol: str = "tcp"
+
+
+class RelayReady(Message, frozen=True):
+    """The connection to the task stands (`error` is empty) or could not be made."""
+
+    error: str = ""
