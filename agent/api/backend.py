@@ -1,0 +1,173 @@
+"""What the front door needs from the agent around it; `agent.node` implements it.
+
+The API never reaches for a global: everything it knows of this node, its cluster and its engine comes through `Backend`,
+so that many agents can live in one process and a test can put any node behind the routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from agent.api_types.swarm import InitRequest, JoinRequest
+from agent.api_types.times import Clock
+from agent.rpc.messages import LogRecord, ManagerAddress
+from agent.store.store import Store
+from agent.worker.interface import Executor
+
+
+class LocalState(StrEnum):
+    """This node's part in a swarm, in the words of `docker info` (moby api/types/swarm/swarm.go)."""
+
+    INACTIVE = "inactive"
+    PENDING = "pending"
+    ACTIVE = "active"
+    ERROR = "error"
+    LOCKED = "locked"
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """Which lines: `since` and `until` in nanoseconds since the epoch (0: no bound), `tail` lines a task (-1: all)."""
+
+    since: int = 0
+    until: int = 0
+    tail: int = -1
+    follow: bool = False
+    stdout: bool = True
+    stderr: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LogsMissing:
+    """Lines that could not be had: those of a task on a node that is down or was lost while they were read."""
+
+    task_id: str
+    node_id: str
+    reason: str
+
+
+class LogReader(Protocol):
+    """Reads the logs of tasks wherever they run."""
+
+    def read(
+        self, *, service_id: str = "", task_ids: Sequence[str] = (), options: LogOptions
+    ) -> AsyncIterator[LogRecord | LogsMissing]:
+        """Lines in order of time over all nodes, then what is missing.
+
+        Either the tasks named, or all tasks of a service, those that are made while it is followed included. With
+        `follow` it goes on until it is closed; the API closes it (`aclose`) as soon as its client is gone.
+        """
+        ...
+
+
+class Explainer(Protocol):
+    """Why things are as they are; every answer can be encoded as JSON."""
+
+    def explain_task(self, task_id: str) -> object:
+        """Why the task is where it is, or why it waits. The id is known to exist."""
+        ...
+
+    def explain_service(self, service_id: str) -> object:
+        """Why the service runs what it runs. The id is known to exist."""
+        ...
+
+
+class Backend(Protocol):
+    """This node. Properties are read again at every request, so they may change at any time."""
+
+    @property
+    def clock(self) -> Clock:
+        """The wall clock of the agent."""
+        ...
+
+    @property
+    def hostname(self) -> str:
+        """The node's name among people."""
+        ...
+
+    @property
+    def data_dir(self) -> str:
+        """Where the agent keeps its files (`DockerRootDir` where there is no engine)."""
+        ...
+
+    @property
+    def started_at(self) -> int:
+        """When the agent started, nanoseconds since the epoch."""
+        ...
+
+    @property
+    def local_state(self) -> LocalState:
+        """Whether the node is part of a swarm."""
+        ...
+
+    @property
+    def node_id(self) -> str:
+        """This node's id in the swarm, empty outside of one."""
+        ...
+
+    @property
+    def node_address(self) -> str:
+        """The address that other nodes reach this one at, without a port; empty outside of a swarm."""
+        ...
+
+    @property
+    def error(self) -> str:
+        """Why `local_state` is error or pending, for people."""
+        ...
+
+    @property
+    def remote_managers(self) -> Sequence[ManagerAddress]:
+        """The managers that this node knows of."""
+        ...
+
+    @property
+    def is_manager(self) -> bool:
+        """True while this node is a manager of an active swarm; `store` is set then."""
+        ...
+
+    @property
+    def store(self) -> Store | None:
+        """The cluster's state, on managers."""
+        ...
+
+    @property
+    def logs(self) -> LogReader | None:
+        """Set on the leader."""
+        ...
+
+    @property
+    def explainer(self) -> Explainer | None:
+        """Set on the leader."""
+        ...
+
+    @property
+    def executor(self) -> Executor | None:
+        """Who runs this node's containers; the process executor's are served under /containers."""
+        ...
+
+    @property
+    def engine_socket(self) -> str | None:
+        """The unix socket of the host's Docker Engine, None where the agent runs processes itself."""
+        ...
+
+    async def init(self, request: InitRequest) -> str:
+        """Start a swarm with this node as its first manager; the node's id. ApiError with Docker's text when it cannot.
+
+        The API has checked `request.spec` and that the node is in no swarm; addresses are the backend's to resolve.
+        """
+        ...
+
+    async def join(self, request: JoinRequest) -> None:
+        """Join a swarm; returns once the node is accepted. ApiError with Docker's text when it cannot."""
+        ...
+
+    async def leave(self, force: bool) -> None:
+        """Leave the swarm and forget its state. The API has checked Docker's refusals for managers."""
+        ...
+
+    async def unlock(self, key: str) -> None:
+        """Unlock a manager that started locked. InvalidArgument for a wrong key."""
+        ...
