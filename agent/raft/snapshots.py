@@ -1,0 +1,104 @@
+"""Snapshots: the whole state at an index, written beside the log so that old segments can go.
+
+Written under another name, synced, renamed, and the folder synced: a snapshot that is there is whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from agent.raft.frames import SNAPSHOT_MAGIC, DamagedFile, encode_frame, file_header, read_frames
+from agent.raft.interface import Sealer
+from agent.raft.log import sync_folder
+
+
+class _Trailer(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Last frame of a snapshot: what it is of and how many chunks came before."""
+
+    index: int
+    term: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """A snapshot on disk."""
+
+    path: Path
+    index: int
+
+
+def newest_snapshot(folder: Path) -> SnapshotInfo | None:
+    """The snapshot with the highest index, or None."""
+    paths = sorted(folder.glob("snapshot-*.snap"))
+    return SnapshotInfo(paths[-1], int(paths[-1].stem.split("-")[1])) if paths else None
+
+
+def read_snapshot(info: SnapshotInfo, sealer: Sealer) -> Iterator[bytes]:
+    """The chunks of a snapshot; `DamagedFile` when it is not whole."""
+    chunks = 0
+    pending: bytes | None = None
+    end = 0
+    for frame in read_frames(info.path, SNAPSHOT_MAGIC, sealer):
+        if pending is not None:
+            yield pending
+            chunks += 1
+        pending, end = frame.payload, frame.end
+    trailer = None
+    if pending is not None:
+        try:
+            trailer = msgspec.msgpack.decode(pending, type=_Trailer)
+        except msgspec.DecodeError:
+            trailer = None
+    if trailer is None or trailer.chunks != chunks or trailer.index != info.index:
+        raise DamagedFile(info.path, end, "the snapshot is not whole")
+
+
+class SnapshotWriter:
+    """Writes one snapshot chunk by chunk; everything blocks. `finish` makes it count, `abandon` removes it."""
+
+    def __init__(self, folder: Path, index: int, term: int, sealer: Sealer) -> None:
+        self._folder = folder
+        self._index = index
+        self._term = term
+        self._sealer = sealer
+        self._chunks = 0
+        self._temporary = folder / f"snapshot-{index:020d}.tmp"
+        self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._write(file_header(SNAPSHOT_MAGIC))
+
+    def add(self, chunk: bytes) -> None:
+        """One chunk."""
+        self._chunks += 1
+        self._write(encode_frame(self._chunks, chunk, self._sealer))
+
+    def finish(self, keep: int = 1) -> SnapshotInfo:
+        """Make it durable and remove older ones beyond `keep`."""
+        trailer = msgspec.msgpack.encode(_Trailer(self._index, self._term, self._chunks))
+        self._write(encode_frame(self._chunks + 1, trailer, self._sealer))
+        os.fsync(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+        path = self._temporary.with_suffix(".snap")
+        os.rename(self._temporary, path)
+        sync_folder(self._folder)
+        for old in sorted(self._folder.glob("snapshot-*.snap"))[:-keep]:
+            old.unlink()
+        return SnapshotInfo(path, self._index)
+
+    def abandon(self) -> None:
+        """Remove what was written so far."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._temporary.unlink(missing_ok=True)
+
+    def _write(self, data: bytes) -> None:
+        written = 0
+        while written < len(data):
+            written += os.write(self._fd, data[written:])
