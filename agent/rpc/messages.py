@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import msgspec
 
-from agent.api_types.node import Node, NodeDescription
+from agent.api_types.node import Node, NodeDescription, NodeRole
 from agent.api_types.secret import Config, Secret
 from agent.api_types.task import Task, TaskStatus
 
@@ -181,3 +181,44 @@ class RelayReady(Message, frozen=True):
     """The connection to the task stands (`error` is empty) or could not be made."""
 
     error: str = ""
+
+
+# -- join and ca: the only methods for a client without a certificate
+
+
+class RootOpen(Message, frozen=True):
+    """`ca`: ask for the root certificate; answered by `RootAnswer`."""
+
+
+class RootAnswer(Message, frozen=True):
+    """The cluster's root certificate, PEM. The client compares it with the token's digest."""
+
+    root: bytes
+
+
+class JoinOpen(Message, frozen=True):
+    """`join`: ask to become a node; answered by `JoinAnswer`.
+
+    `secret` is the last part of the token, `request` a certificate request (PEM; only its public key counts),
+    `address` the node's own listener (`address:port`, may be empty), `availability` empty or as in the API.
+    """
+
+    secret: str
+    request: bytes
+    hostname: str = ""
+    address: str = ""
+    availability: str = ""
+
+    def __repr__(self) -> str:
+        return f"JoinOpen(hostname={self.hostname!r}, address={self.address!r}, availability={self.availability!r})"
+
+
+class JoinAnswer(Message, frozen=True):
+    """The node is part of the cluster: its certificate and the root's (PEM), and where the managers are."""
+
+    node_id: str
+    role: NodeRole
+    cluster_id: str
+    certificate: bytes
+    root: bytes
+    managers: list[ManagerAddress]
