@@ -4,64 +4,133 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from agent.api_types.common import TLSInfo
 from agent.api_types.node import NodeRole
+from agent.pki.certificates import facts_of, tls_info
+from agent.pki.folder import (
+    IdentityDamaged,
+    IdentityMissing,
+    read_document,
+    remove_secret,
+    write_document,
+)
+from agent.pki.root import private_pem, read_private_key
 
+__all__ = ["IDENTITY_FILE", "IdentityDamaged", "IdentityMissing", "NodeIdentity", "NodeKey"]
 
-class IdentityMissing(Exception):
-    """The folder holds no identity: the node has not joined, or left."""
-
-
-class IdentityDamaged(Exception):
-    """There are files of an identity but they cannot be used; the text names file and reason."""
+IDENTITY_FILE = "identity.json"
+FORMAT = 1
+"""Number of the file's format. One file, so that key, certificate and root always belong together."""
 
 
 class NodeKey:
     """A private key before there is a certificate for it. The repr shows nothing of it."""
 
-    pem: bytes
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+        self._key = key
+        self.pem: bytes = private_pem(key)
+
+    def __repr__(self) -> str:
+        return "NodeKey(...)"
 
     @classmethod
     def create(cls) -> NodeKey:
         """A new ECDSA P-256 key."""
-        raise NotImplementedError
+        return cls(ec.generate_private_key(ec.SECP256R1()))
 
     def request(self) -> bytes:
-        """A certificate request (PEM) for `RootCA.sign`."""
-        raise NotImplementedError
+        """A certificate request (PEM) for `RootCA.sign`. Its subject is empty: the manager names the node."""
+        request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(self._key, hashes.SHA256())
+        return request.public_bytes(Encoding.PEM)
 
 
 class NodeIdentity:
-    """Key, certificate and the root that the node trusts. Immutable; compared by identity. The repr shows id and role."""
+    """Key, certificate and the root that the node trusts. Immutable; compared by identity.
 
-    node_id: str
-    role: NodeRole
-    cluster_id: str
-    certificate_pem: bytes
-    key_pem: bytes
-    root_pem: bytes
-    not_before: int
-    not_after: int
+    `not_before` and `not_after` are nanoseconds since the epoch. The repr shows id and role.
+    """
+
+    def __init__(
+        self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, roots: list[x509.Certificate]
+    ) -> None:
+        facts = facts_of(certificate)
+        if certificate.public_key() != key.public_key():
+            raise ValueError("the key is not that of the certificate")
+        self._issuer = _issuer(certificate, roots)
+        self.node_id: str = facts.node_id
+        self.role: NodeRole = facts.role
+        self.cluster_id: str = facts.cluster_id
+        self.not_before: int = facts.not_before
+        self.not_after: int = facts.not_after
+        self.certificate_pem: bytes = certificate.public_bytes(Encoding.PEM)
+        self.key_pem: bytes = private_pem(key)
+        self.root_pem: bytes = b"".join(root.public_bytes(Encoding.PEM) for root in roots)
+
+    def __repr__(self) -> str:
+        return f"NodeIdentity(node_id={self.node_id!r}, role={self.role.value!r}, cluster_id={self.cluster_id!r})"
 
     @classmethod
     def from_pem(cls, certificate_pem: bytes, key_pem: bytes, root_pem: bytes) -> NodeIdentity:
-        """From PEM texts; ValueError (which never shows the key) says what does not fit."""
-        raise NotImplementedError
+        """From PEM texts; ValueError (which never shows the key) says what does not fit.
+
+        `root_pem` may hold several roots, as while the root is being rotated; the certificate must be signed by one.
+        """
+        try:
+            certificate = x509.load_pem_x509_certificate(certificate_pem)
+            roots = x509.load_pem_x509_certificates(root_pem)
+        except ValueError:
+            raise ValueError("the certificate or the root certificate is damaged") from None
+        return cls(certificate, read_private_key(key_pem), roots)
 
     @classmethod
     def load(cls, folder: Path) -> NodeIdentity:
-        """The identity saved in `folder`; IdentityMissing or IdentityDamaged. Blocks on the disk for a moment."""
-        raise NotImplementedError
+        """The identity saved in `folder`; IdentityMissing or IdentityDamaged. Blocks on the disk for a moment.
+
+        An expired certificate is not damage: it is refused where it is used.
+        """
+        path = folder / IDENTITY_FILE
+        content = read_document(path)
+        if content.get("format") != FORMAT:
+            raise IdentityDamaged(path, f"its format is {content.get('format')!r}; this agent knows {FORMAT}")
+        parts = [content.get(name) for name in ("certificate", "key", "root")]
+        if not all(isinstance(part, str) for part in parts):
+            raise IdentityDamaged(path, "certificate, key or root is missing in it")
+        try:
+            return cls.from_pem(*(str(part).encode() for part in parts))
+        except ValueError as error:
+            raise IdentityDamaged(path, str(error)) from None
 
     def save(self, folder: Path) -> None:
-        """Write it to `folder` (0700, files 0600), whole or not at all, on the disk when this returns."""
-        raise NotImplementedError
+        """Write it to `folder` (0700, file 0600), whole or not at all, on the disk when this returns."""
+        content = {
+            "format": FORMAT,
+            "certificate": self.certificate_pem.decode(),
+            "key": self.key_pem.decode(),
+            "root": self.root_pem.decode(),
+        }
+        write_document(folder / IDENTITY_FILE, content)
 
     @staticmethod
     def remove(folder: Path) -> None:
-        """Forget the identity: the node left the cluster."""
-        raise NotImplementedError
+        """Forget the identity: the node left the cluster. Nothing happens when there is none."""
+        remove_secret(folder / IDENTITY_FILE)
 
     def tls_info(self) -> TLSInfo:
         """As `docker node inspect` shows it."""
-        raise NotImplementedError
+        return tls_info(self.root_pem, self._issuer)
+
+
+def _issuer(certificate: x509.Certificate, roots: list[x509.Certificate]) -> x509.Certificate:
+    for root in roots:
+        try:
+            certificate.verify_directly_issued_by(root)
+        except (ValueError, TypeError, InvalidSignature):
+            continue
+        return root
+    raise ValueError("the certificate is not signed by the root certificate")
