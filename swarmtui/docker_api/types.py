@@ -386,6 +386,13 @@ class RemoteManager(Object, frozen=True):
     addr: str = msgspec.field(name="Addr", default="")
 
 
+class ClusterInfo(Object, frozen=True):
+    """The swarm as `/info` shows it to a manager: without tokens."""
+
+    id: str = msgspec.field(name="ID", default="")
+    spec: SwarmSpec = msgspec.field(name="Spec", default=SwarmSpec())
+
+
 class SwarmInfo(Object, frozen=True):
     """This node's place in a swarm; `local_node_state` is inactive, pending, active, error or locked."""
 
@@ -395,6 +402,8 @@ class SwarmInfo(Object, frozen=True):
     control_available: bool = msgspec.field(name="ControlAvailable", default=False)
     error: str = msgspec.field(name="Error", default="")
     remote_managers: list[RemoteManager] | None = msgspec.field(name="RemoteManagers", default=None)
+    cluster: ClusterInfo | None = msgspec.field(name="Cluster", default=None)
+    """On managers only."""
 
 
 class Info(Object, frozen=True):

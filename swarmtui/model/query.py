@@ -87,9 +87,12 @@ class Subscription(Generic[R]):
     callback: Callable[[Difference[R]], None]
     rows: dict[str, R] = field(default_factory=dict)
     """The rows as delivered so far, by id."""
+    pending: dict[str, None] = field(default_factory=dict)
+    """Ids whose rows may have changed since; the model's own."""
     closed: bool = False
 
     def close(self) -> None:
         """Nothing is delivered after this."""
         self.closed = True
         self.rows = {}
+        self.pending = {}

@@ -55,7 +55,7 @@ class ClusterSummary:
     managers_reachable: int = 0
     managers: int = 0
     nodes_ready: int = 0
-    """Ready and active."""
+    """Heard of, whatever a person allows on them."""
     nodes: int = 0
     services_healthy: int = 0
     services: int = 0
