@@ -130,7 +130,8 @@ class ClusterModel:
     def subscribe(self, query: Query[R], callback: Callable[[Difference[R]], None]) -> Subscription[R]:
         """Deliver the query's rows, first all of them as added, then what changes."""
         subscription = Subscription(query, callback)
-        subscription.pending.update(dict.fromkeys(self._candidates(query)))
+        for key in self._candidates(query):
+            subscription.touch(key)
         self._subscriptions.append(subscription)
         self._schedule()
         return subscription
@@ -199,7 +200,7 @@ class ClusterModel:
         self._rows[table].pop(key, None)
         for subscription in self._subscriptions:
             if subscription.query.table is table:
-                subscription.pending[key] = None
+                subscription.touch(key)
 
     def _schedule(self) -> None:
         if self._timer is not None:
@@ -215,7 +216,7 @@ class ClusterModel:
         try:
             self._deliver(self._monotonic() + SLICE_SECONDS)
         finally:
-            if any(subscription.pending for subscription in self._subscriptions):
+            if any(subscription.queue for subscription in self._subscriptions):
                 self._timer = asyncio.get_running_loop().call_soon(self._tick)
 
     def _deliver(self, deadline: float | None) -> None:
@@ -237,10 +238,9 @@ class ClusterModel:
         added: list[R] = []
         changed: list[R] = []
         removed: list[str] = []
-        pending, rows, query = subscription.pending, subscription.rows, subscription.query
-        while pending and not subscription.closed:
-            key = next(iter(pending))
-            del pending[key]
+        rows, query = subscription.rows, subscription.query
+        while subscription.queue and not subscription.closed:
+            key = subscription.next_touched()
             thing = self._tables.of(query.table).get(key)
             old = rows.get(key)
             if thing is None or not _matches(query, thing):

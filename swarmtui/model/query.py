@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -87,12 +88,27 @@ class Subscription(Generic[R]):
     callback: Callable[[Difference[R]], None]
     rows: dict[str, R] = field(default_factory=dict)
     """The rows as delivered so far, by id."""
-    pending: dict[str, None] = field(default_factory=dict)
-    """Ids whose rows may have changed since; the model's own."""
+    queue: deque[str] = field(default_factory=deque)
+    """Ids whose rows may have changed since, in order; the model's own."""
+    queued: set[str] = field(default_factory=set)
+    """The ids in `queue`."""
     closed: bool = False
+
+    def touch(self, key: str) -> None:
+        """The row of `key` may have changed."""
+        if key not in self.queued:
+            self.queued.add(key)
+            self.queue.append(key)
+
+    def next_touched(self) -> str:
+        """The id that has waited longest; it waits no more."""
+        key = self.queue.popleft()
+        self.queued.discard(key)
+        return key
 
     def close(self) -> None:
         """Nothing is delivered after this."""
         self.closed = True
         self.rows = {}
-        self.pending = {}
+        self.queue.clear()
+        self.queued.clear()
