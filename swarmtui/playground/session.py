@@ -1,0 +1,488 @@
+"""One playground: its instances, its clock, and the promise that nothing is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+
+from swarmtui.docker_api.errors import ApiError, EngineError
+from swarmtui.playground import agents, engine, forming
+from swarmtui.playground.addresses import LAST_NUMBER, hosts_file, instance_name
+from swarmtui.playground.clock import DEFAULT_LENGTH, Now, SessionClock, utc_now
+from swarmtui.playground.instance import Instance, InstanceState, Role
+from swarmtui.playground.keeper import Configuration
+from swarmtui.playground.keeping import KeeperFailed, KeeperLink, clean_environment
+from swarmtui.playground.places import SESSION_VARIABLE
+from swarmtui.playground.preparing import Ground, prepare
+from swarmtui.playground.tier import Choice, Tier, search_path
+from swarmtui.playground.wire import Message
+
+DEFAULT_NODES = 5
+_FIRST_ANSWER = 60.0
+_ALL_READY = 60.0
+
+
+class PlaygroundError(Exception):
+    """Something could not be done; the text says what, to which instance, and what to do."""
+
+
+class Step(StrEnum):
+    """What has been done for an instance, in this order."""
+
+    MACHINE = "machine"
+    ENGINE = "engine"
+    AGENT = "agent"
+    CLUSTER = "in the cluster"
+    READY = "ready"
+
+
+Progress = Callable[[str, Step, float], None]
+"""Called with the instance's name, the step that is done, and seconds since the start."""
+
+
+class ChangeKind(StrEnum):
+    """What changed in a session."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    REMOVED = "removed"
+    WARNING = "warning"
+    EXTENDED = "extended"
+    OVER = "over"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What subscribers are told: `instance` for the first three kinds, a text for people for the others."""
+
+    kind: ChangeKind
+    instance: Instance | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a person asked for."""
+
+    nodes: int = DEFAULT_NODES
+    tier: str = "auto"
+    length: timedelta = DEFAULT_LENGTH
+    limit: int = DEFAULT_NODES
+    """Instances at once, at most; never less than `nodes`."""
+    agent: Sequence[str] = agents.PROGRAM
+
+
+class PlaygroundSession:
+    """`async with PlaygroundSession(options) as session:` starts the instances and forms the cluster; leaving it removes all.
+
+    Everything happens on the loop that entered it, and callbacks of `subscribe` are called there.
+    """
+
+    def __init__(self, options: Options, *, progress: Progress | None = None, now: Now = utc_now) -> None:
+        self._options = replace(options, limit=max(options.limit, options.nodes))
+        self._progress = progress or (lambda instance, step, seconds: None)
+        self._clock = SessionClock.starting(options.length, now)
+        self._instances: dict[str, Instance] = {}
+        self._callbacks: list[Callable[[Change], None]] = []
+        self._endings: dict[tuple[str, str], asyncio.Future[str]] = {}
+        self._last_number = 0
+        self._ground: Ground | None = None
+        self._keeper: KeeperLink | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._started_at = 0.0
+        self._environment: dict[str, str] = {}
+        self.over = asyncio.Event()
+        """Set when the time is up or the keeper is gone: leave the session then."""
+
+    # Looking
+
+    @property
+    def instances(self) -> list[Instance]:
+        """All instances, in the order of their numbers."""
+        return list(self._instances.values())
+
+    @property
+    def tier(self) -> Choice:
+        """The kind of instances, with the reason."""
+        return self._entered.choice
+
+    @property
+    def name(self) -> str:
+        """The session's id, which is in the names of its folder, its links and its control groups."""
+        return self._entered.folder.name
+
+    @property
+    def folder(self) -> Path:
+        """The session's folder; instances' logs are in `<name>/agent.log` and `engine.log` below it."""
+        return self._entered.folder
+
+    @property
+    def expires_at(self) -> datetime:
+        """When it ends by itself, UTC."""
+        return self._clock.expires_at
+
+    @property
+    def remaining(self) -> timedelta:
+        """Time left."""
+        return self._clock.remaining
+
+    @property
+    def swept(self) -> list[str]:
+        """Ids of killed sessions that were cleaned up at the start of this one."""
+        return self._entered.swept
+
+    @property
+    def limit(self) -> int:
+        """Instances at once, at most."""
+        return self._options.limit
+
+    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
+        """Call `callback` with every change; returns what ends that."""
+        self._callbacks.append(callback)
+
+        def unsubscribe() -> None:
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
+
+        return unsubscribe
+
+    # Its life
+
+    async def __aenter__(self) -> PlaygroundSession:
+        loop = asyncio.get_running_loop()
+        self._started_at = loop.time()
+        self._ground = await asyncio.to_thread(prepare, self._options.tier)
+        try:
+            self._environment = {
+                **clean_environment(SESSION_VARIABLE, self.name, os.environ),
+                "PATH": search_path(),
+            }
+            self._keeper = await self._launch_keeper(self._ground)
+            await self._form(self._options.nodes)
+        except BaseException as error:
+            failure = self._explained(error)
+            await self._end()
+            raise failure from error
+        self._watch_clock()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._end()
+
+    def extend(self, by: timedelta) -> None:
+        """Move the end of the session."""
+        self._clock.extend(by)
+        self._tell(Change(ChangeKind.EXTENDED, text=f"the session now ends at {self.expires_at:%H:%M:%S} UTC"))
+        self._watch_clock()
+
+    # Changing instances
+
+    async def add(self, *, join: bool = True) -> Instance:
+        """Start one more instance, as a worker of the cluster or bare. Raises PlaygroundError at the limit."""
+        if len(self._instances) >= self.limit:
+            raise PlaygroundError(
+                f"a playground has {self.limit} instances at most; remove one first, or start it with a higher --nodes"
+            )
+        instance = self._plan(Role.WORKER if join else Role.BARE)
+        self._tell(Change(ChangeKind.ADDED, instance))
+        manager = self._manager()
+        try:
+            await self._start(instance)
+            if join:
+                if manager is None:
+                    raise PlaygroundError("no manager runs that a new instance could join")
+                await self._join(instance, manager, await forming.worker_token(manager.docker_host))
+                await forming.all_ready(manager.docker_host, [instance.name], _ALL_READY)
+        except BaseException as error:
+            failure = self._explained(error)
+            await self._discard(instance)
+            raise failure from error
+        return instance
+
+    async def remove(self, name: str) -> None:
+        """Cut an instance's power, delete all of it, and take it off the cluster's list of nodes."""
+        instance = self._named(name)
+        others = [one for one in self._instances.values() if one is not instance]
+        if instance.role is Role.MANAGER and others and not any(one.role is Role.MANAGER for one in others):
+            raise PlaygroundError(
+                f"{name} is the only manager, and the others cannot go on without one; close the playground instead"
+            )
+        await self._discard(instance)
+        manager = self._manager()
+        if manager is not None:
+            try:
+                await forming.forget(manager.docker_host, name)
+            except EngineError as error:
+                raise PlaygroundError(f"{name} is gone, but the cluster still lists it: {error}") from error
+
+    async def cut_power(self, name: str) -> None:
+        """End all processes of an instance at once; its files stay for `start`."""
+        instance = self._named(name)
+        if instance.pid:
+            await self._asked(self._link.stop(name))
+
+    async def start(self, name: str) -> None:
+        """Switch a stopped instance on again, or start the agent of one that has none."""
+        instance = self._named(name)
+        if instance.state not in (InstanceState.STOPPED, InstanceState.WITHOUT_AGENT):
+            raise PlaygroundError(f"{name} is {instance.state}, there is nothing to start")
+        try:
+            if instance.state is InstanceState.STOPPED:
+                await self._start(instance)
+            else:
+                await self._start_agent(instance)
+        except BaseException as error:
+            raise self._explained(error) from error
+
+    async def freeze(self, name: str) -> None:
+        """Stop all processes of an instance where they are, as a machine that hangs."""
+        instance = self._named(name)
+        await self._asked(self._link.freeze(name, True))
+        self._set_state(instance, InstanceState.FROZEN)
+
+    async def thaw(self, name: str) -> None:
+        """Let a frozen instance go on."""
+        instance = self._named(name)
+        await self._asked(self._link.freeze(name, False))
+        self._set_state(instance, InstanceState.RUNNING if instance.agent_pid else InstanceState.WITHOUT_AGENT)
+
+    # How it is done
+
+    @property
+    def _entered(self) -> Ground:
+        if self._ground is None:
+            raise RuntimeError("a playground's session is used inside `async with`")
+        return self._ground
+
+    @property
+    def _link(self) -> KeeperLink:
+        if self._keeper is None:
+            raise RuntimeError("a playground's session is used inside `async with`")
+        return self._keeper
+
+    async def _launch_keeper(self, ground: Ground) -> KeeperLink:
+        host = ground.addressing.host
+        return await KeeperLink.launch(
+            lambda descriptor: Configuration(
+                descriptor=descriptor,
+                lock=ground.lock,
+                folder=str(ground.folder),
+                record=asdict(ground.record),
+                isolated=ground.choice.tier.isolated,
+                grouped=ground.choice.grouped,
+                host_address=f"{host}/24" if host else "",
+            ),
+            self._environment,
+            self._hear,
+        )
+
+    async def _form(self, nodes: int) -> None:
+        """Start the first instances side by side; workers join as soon as they and the manager are there."""
+        first = self._plan(Role.MANAGER)
+        workers = [self._plan(Role.WORKER) for _ in range(nodes - 1)]
+        token: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        async def begin() -> None:
+            await self._start(first)
+            token.set_result(await forming.init(first.docker_host, first.address))
+            self._done(first, Step.CLUSTER)
+
+        async def follow(worker: Instance) -> None:
+            await self._start(worker)
+            await self._join(worker, first, await asyncio.shield(token))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(begin())
+                for worker in workers:
+                    group.create_task(follow(worker))
+        finally:
+            token.cancel()
+        await forming.all_ready(first.docker_host, list(self._instances), _ALL_READY)
+        for instance in self._instances.values():
+            self._done(instance, Step.READY)
+
+    def _plan(self, role: Role) -> Instance:
+        if self._last_number >= LAST_NUMBER:
+            raise PlaygroundError(f"a playground can make {LAST_NUMBER} instances in its life; start a new one")
+        self._last_number += 1
+        name = instance_name(self._last_number)
+        instance = Instance(
+            number=self._last_number,
+            name=name,
+            role=role,
+            address=self._entered.addressing.instance(self._last_number),
+            folder=self._entered.folder / name,
+        )
+        self._instances[name] = instance
+        return instance
+
+    async def _start(self, instance: Instance) -> None:
+        self._set_state(instance, InstanceState.STARTING)
+        instance.folder.mkdir(exist_ok=True)
+        addressing = self._entered.addressing
+        address = f"{instance.address}/24" if addressing.subnet else ""
+        hosts = hosts_file(addressing, range(1, LAST_NUMBER + 1)) if addressing.subnet else ""
+        instance.pid = await self._link.start(instance.name, address, hosts)
+        self._done(instance, Step.MACHINE)
+        if self.tier.tier is Tier.ENGINE:
+            await self._spawn(instance, engine.SERVICE, engine.command(instance), f"unix://{instance.engine_socket}")
+            self._done(instance, Step.ENGINE)
+        await self._start_agent(instance)
+
+    async def _start_agent(self, instance: Instance) -> None:
+        command = agents.command(instance, self.tier.tier, self._options.agent)
+        instance.socket.unlink(missing_ok=True)
+        instance.agent_pid = await self._spawn(instance, agents.SERVICE, command, instance.docker_host)
+        self._set_state(instance, InstanceState.RUNNING)
+        self._done(instance, Step.AGENT)
+
+    async def _spawn(self, instance: Instance, service: str, command: Sequence[str], host: str) -> int:
+        """Start a service and wait until its API answers."""
+        self._endings[instance.name, service] = asyncio.get_running_loop().create_future()
+        log = instance.folder / f"{service}.log"
+        pid = await self._link.spawn(instance.name, service, command, self._environment, log)
+        await forming.answering(host, self._ending(instance.name, service), _FIRST_ANSWER)
+        return pid
+
+    async def _ending(self, instance: str, service: str) -> str:
+        return await asyncio.shield(self._endings[instance, service])
+
+    async def _join(self, worker: Instance, manager: Instance, token: str) -> None:
+        await forming.join(worker.docker_host, worker.address, manager.address, token)
+        self._done(worker, Step.CLUSTER)
+
+    async def _discard(self, instance: Instance) -> None:
+        if instance.pid:
+            await self._asked(self._link.stop(instance.name))
+        await asyncio.to_thread(shutil.rmtree, instance.folder, True)
+        del self._instances[instance.name]
+        self._tell(Change(ChangeKind.REMOVED, instance))
+
+    async def _asked(self, request: Awaitable[None]) -> None:
+        try:
+            await request
+        except KeeperFailed as error:
+            raise PlaygroundError(str(error)) from error
+
+    def _manager(self) -> Instance | None:
+        managers = [one for one in self._instances.values() if one.role is Role.MANAGER]
+        return next((one for one in managers if one.state is InstanceState.RUNNING), None)
+
+    def _named(self, name: str) -> Instance:
+        if name not in self._instances:
+            raise PlaygroundError(f"no instance {name}; there are {', '.join(self._instances)}")
+        return self._instances[name]
+
+    # What the keeper tells
+
+    def _hear(self, event: Message) -> None:
+        kind = event["event"]
+        if kind == "closed":
+            for instance in self._instances.values():
+                self._has_stopped(instance)
+            self._finish("the playground's keeper has ended, and everything with it")
+            return
+        heard = self._instances.get(event["instance"])
+        if heard is None:
+            return
+        if kind == "gone":
+            self._has_stopped(heard)
+        elif kind == "ended":
+            self._service_ended(heard, event["service"], event["status"])
+
+    def _has_stopped(self, instance: Instance) -> None:
+        instance.pid = instance.agent_pid = 0
+        for (name, service), ending in self._endings.items():
+            if name == instance.name and not ending.done():
+                ending.set_result(f"{instance.name} was stopped while its {service} ran")
+        self._set_state(instance, InstanceState.STOPPED)
+
+    def _service_ended(self, instance: Instance, service: str, status: int) -> None:
+        ending = self._endings.get((instance.name, service))
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        if ending is not None and not ending.done():
+            ending.set_result(
+                f"the {service} of {instance.name} {how}: {last_lines(instance.folder / f'{service}.log')}"
+            )
+        if service == agents.SERVICE:
+            instance.agent_pid = 0
+            if instance.state is InstanceState.RUNNING:
+                self._set_state(instance, InstanceState.WITHOUT_AGENT)
+
+    def _set_state(self, instance: Instance, state: InstanceState) -> None:
+        if instance.state is not state:
+            instance.state = state
+            self._tell(Change(ChangeKind.CHANGED, instance))
+
+    def _done(self, instance: Instance, step: Step) -> None:
+        self._progress(instance.name, step, asyncio.get_running_loop().time() - self._started_at)
+
+    def _tell(self, change: Change) -> None:
+        for callback in list(self._callbacks):
+            callback(change)
+
+    # Time
+
+    def _watch_clock(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._clock.over:
+            self._finish("the session's time is up")
+            return
+        warning = self._clock.due()
+        if warning is not None:
+            minutes = round(warning.total_seconds() / 60)
+            self._tell(
+                Change(
+                    ChangeKind.WARNING, text=f"the playground ends in {minutes} min, and everything in it is deleted"
+                )
+            )
+        # At most a minute at once: the loop's clock stands still while a laptop sleeps, the wall's does not.
+        wait = min(self._clock.until_next().total_seconds(), 60.0)
+        self._timer = asyncio.get_running_loop().call_later(wait, self._watch_clock)
+
+    def _finish(self, text: str) -> None:
+        if not self.over.is_set():
+            self.over.set()
+            self._tell(Change(ChangeKind.OVER, text=text))
+
+    async def _end(self) -> None:
+        # Nobody needs to hear of every instance that stops now.
+        self._callbacks.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        ground = self._entered
+        try:
+            if self._keeper is not None:
+                keeper, self._keeper = self._keeper, None
+                # Cancelled or not, what was started is ended.
+                await asyncio.shield(asyncio.ensure_future(keeper.close()))
+        finally:
+            await asyncio.to_thread(ground.leave)
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """The error that a person should read: the first real one of a group, in our own kind."""
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, KeeperFailed | EngineError | TimeoutError | OSError):
+            text = error.message if isinstance(error, ApiError) else str(error)
+            return PlaygroundError(text)
+        return error
+
+
+def last_lines(log: Path, count: int = 3) -> str:
+    """The end of a log, on one line."""
+    try:
+        return " / ".join(log.read_text(errors="replace").strip().splitlines()[-count:]) or "it said nothing"
+    except FileNotFoundError:
+        return "it said nothing"
