@@ -1,0 +1,86 @@
+"""The spawner: reads requests from a socket and forks a process for each. See the package for who lives how long.
+
+A request is one message: a letter, and descriptors passed along: a memory file with the request's settings (`marshal`), the
+write end of a pipe for the answer, and for `x` the three standard streams. Answers are lines of text; the pipe's end
+without one means that whoever should answer was killed.
+
+| letter | does | answers |
+|---|---|---|
+| `p` | tries what this host allows | `allowed FLAGS` or `refused TEXT` |
+| `s` | starts a task's shim | `running SHIM START TASK START TIME`, `busy`, `exists`, `refused CODE TEXT`, `failed TEXT` |
+| `x` | runs a program beside a task | `running PID START`, later `exited CODE`, or `refused CODE TEXT`, `failed TEXT` |
+"""
+
+from __future__ import annotations
+
+import _socket
+import array
+import gc
+import marshal
+import os
+
+from agent.worker.executors.process.shim import execute, kernel, supervise
+
+MAX_DESCRIPTORS = 5
+_ITEM = array.array("i").itemsize
+
+
+def serve(channel: int) -> None:
+    """Serve requests until the agent's end of the socket closes."""
+    kernel.set_name("swarmtui-spawn")
+    os.chdir("/")
+    os.umask(0o022)
+    sock = _socket.socket(fileno=channel)
+    # Forked shims share these objects for as long as nobody writes to them: counting garbage would.
+    gc.disable()
+    gc.freeze()
+    while True:
+        data, ancillary, _flags, _address = sock.recvmsg(
+            16, _socket.CMSG_SPACE(MAX_DESCRIPTORS * _ITEM), _socket.MSG_CMSG_CLOEXEC
+        )
+        if not data:
+            return
+        descriptors = array.array("i")
+        for level, kind, content in ancillary:
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                descriptors.frombytes(content[: len(content) - len(content) % _ITEM])
+        pid = os.fork()
+        if pid == 0:
+            sock.detach()
+            # Replaced, not closed: a free descriptor 0 would be taken by the next file that is opened.
+            os.dup2(1, channel)
+            _handle(data, list(descriptors))
+        for descriptor in descriptors:
+            os.close(descriptor)
+        os.waitpid(pid, 0)
+
+
+def _handle(letter: bytes, descriptors: list[int]) -> None:
+    """In the forked process; does not return."""
+    answer = descriptors[1]
+    try:
+        # A session of its own: what a terminal or a supervisor does to the agent's session is not meant for tasks.
+        os.setsid()
+        settings = marshal.loads(_read_all(descriptors[0]))
+        os.close(descriptors[0])
+        if letter == b"p":
+            supervise.probe(settings, answer)
+        elif letter == b"s":
+            supervise.launch(settings, answer)
+        else:
+            execute.launch(settings, answer, descriptors[2:])
+    except BaseException as error:  # whatever it is, the agent is told, and this copy of the spawner must not go on
+        os.write(answer, b"failed " + describe(error))
+    finally:
+        os._exit(0)
+
+
+def _read_all(descriptor: int) -> bytes:
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, size, 0) if size else b""
+
+
+def describe(error: BaseException) -> bytes:
+    """An error as one line."""
+    text = f"{error.strerror}" if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+    return text.replace("\n", " ").encode("utf-8", "backslashreplace") + b"\n"
