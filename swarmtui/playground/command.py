@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import shlex
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,7 +13,7 @@ from datetime import timedelta
 
 import click
 
-from swarmtui.playground import report
+from swarmtui.playground import agents, report
 from swarmtui.playground.addresses import LAST_NUMBER, NoFreeSubnet, instance_name
 from swarmtui.playground.places import UnusableBase
 from swarmtui.playground.session import (
@@ -48,7 +49,7 @@ Show = Callable[[PlaygroundSession], Awaitable[None]]
 )
 @click.option(
     "--tier",
-    type=click.Choice(["auto", *Tier]),
+    type=click.Choice(["auto", *(tier.value for tier in Tier)]),
     default="auto",
     show_default=True,
     help="Kind of instances; auto takes the richest that this machine allows.",
@@ -60,15 +61,22 @@ Show = Callable[[PlaygroundSession], Awaitable[None]]
     show_default=True,
     help="Length of the session.",
 )
-def playground(nodes: int, headless: bool, as_json: bool, tier: str, hours: float) -> None:
+@click.option(
+    "--agent",
+    default=shlex.join(agents.PROGRAM),
+    hidden=True,
+    help="Another program to start as each instance's agent, with its arguments.",
+)
+def playground(nodes: int, headless: bool, as_json: bool, tier: str, hours: float, agent: str) -> None:
     """A cluster on this machine for one session. Everything in it is deleted when the session ends."""
     if as_json and not headless:
         raise click.UsageError("--json needs --headless: with the console open there is nobody to read it")
     if not headless and not sys.stdout.isatty():
         raise click.UsageError("the console needs a terminal; use --headless, with --json for programs")
     show = _console if not headless else _print_json if as_json else _print_text
+    options = Options(nodes=nodes, tier=tier, length=timedelta(hours=hours), agent=shlex.split(agent))
     try:
-        asyncio.run(_serve_until_told(Options(nodes=nodes, tier=tier, length=timedelta(hours=hours)), show))
+        asyncio.run(_serve_until_told(options, show))
     except (PlaygroundError, TierUnavailable, NoFreeSubnet, UnusableBase) as error:
         raise click.ClickException(str(error)) from error
 
