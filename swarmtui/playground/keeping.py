@@ -20,6 +20,10 @@ class KeeperFailed(Exception):
     """The keeper refused a request or is gone; the text says what happened."""
 
 
+class KeeperGone(KeeperFailed):
+    """The keeper has ended, and with it every instance."""
+
+
 class KeeperLink:
     """A running keeper. Made by `launch`, ended by `close`; a session that dies without closing ends it as well."""
 
@@ -105,6 +109,9 @@ class KeeperLink:
         """End the session: instances, network, groups, folder. Raises KeeperFailed when something is left."""
         try:
             await self._request("close")
+        except KeeperGone:
+            # What it could not do is done by the sweep that follows.
+            pass
         finally:
             await self.abandon()
 
@@ -116,7 +123,7 @@ class KeeperLink:
 
     async def _request(self, operation: str, **content: Any) -> Message:
         if self._listening.done():
-            raise KeeperFailed(self._gone())
+            raise KeeperGone(self._gone())
         number = next(self._numbers)
         answered: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answered
@@ -146,7 +153,7 @@ class KeeperLink:
                     self._on_event(message)
         except ConnectionError:
             failure = failure or self._gone()
-        error = KeeperFailed(failure or self._gone())
+        error = KeeperGone(failure or self._gone())
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(error)

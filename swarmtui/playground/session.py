@@ -466,7 +466,7 @@ class PlaygroundSession:
             if self._keeper is not None:
                 keeper, self._keeper = self._keeper, None
                 # Cancelled or not, what was started is ended.
-                await asyncio.shield(asyncio.ensure_future(keeper.close()))
+                await self._asked(asyncio.shield(asyncio.ensure_future(keeper.close())))
         finally:
             await asyncio.to_thread(ground.leave)
 
