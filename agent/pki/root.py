@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from agent.api_types.common import TLSInfo
@@ -62,7 +63,9 @@ class RootCA:
         """A new root: ECDSA P-256, CN swarm-ca, valid for 20 years, backdated by an hour."""
         now = clock()
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, ROOT_NAME)])
+        # A PrintableString as in every recorded CertIssuerSubject; the library's own choice would be UTF8String.
+        common_name = x509.NameAttribute(NameOID.COMMON_NAME, ROOT_NAME, _type=_ASN1Type.PrintableString)
+        name = x509.Name([common_name])
         certificate = (
             x509.CertificateBuilder()
             .subject_name(name)

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import hmac
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from agent.api_types.node import NodeRole
 from agent.api_types.times import Clock, now_ns
 from agent.pki.identity import NodeIdentity, NodeKey
+from agent.pki.root import root_digest
+from agent.pki.tokens import InvalidJoinToken, parse_token
+from agent.rpc.addresses import split_address
+from agent.rpc.admission import CA, JOIN
+from agent.rpc.channel import Channel
 from agent.rpc.connection import Connection, Handler
-from agent.rpc.messages import JoinAnswer
+from agent.rpc.errors import Refused, StreamEnded, StreamFailed, Unreachable
+from agent.rpc.greeting import greet_as_client
+from agent.rpc.messages import JoinAnswer, JoinOpen, JoinRefused, Message, RootAnswer, RootOpen
 from agent.rpc.peer import Purpose
+from agent.rpc.tls import client_context, joining_context
 
 
 async def dial(
@@ -20,19 +35,47 @@ async def dial(
     handlers: Mapping[str, Handler] | None = None,
     expect_node: str | None = None,
     expect_role: NodeRole | None = None,
+    source: str | None = None,
     clock: Clock = now_ns,
     timeout: float = 10.0,
 ) -> Connection:
     """Connect to the listener at `address` (`host:port`). Raises Unreachable or Refused.
 
-    `expect_role` and `expect_node` refuse a peer that is another: a session wants a manager.
+    `expect_role` and `expect_node` refuse a peer that is another: a session wants a manager. `source` is the local
+    address to connect from. `timeout` in seconds, for all of it. `handlers` answer what the other side opens.
     """
-    raise NotImplementedError
+    return await _dial(
+        address,
+        client_context(identity),
+        identity,
+        purpose,
+        handlers=handlers or {},
+        expect_node=expect_node,
+        expect_role=expect_role,
+        source=source,
+        clock=clock,
+        timeout=timeout,
+    )
 
 
-async def fetch_root(address: str, digest: bytes, *, clock: Clock = now_ns, timeout: float = 10.0) -> bytes:
-    """The cluster's root certificate (PEM), which must have the token's `digest`. Raises Unreachable or Refused."""
-    raise NotImplementedError
+async def fetch_root(
+    address: str, digest: bytes, *, source: str | None = None, clock: Clock = now_ns, timeout: float = 10.0
+) -> bytes:
+    """The cluster's root certificate (PEM), which must have the token's `digest`. Raises Unreachable or Refused;
+    InvalidJoinToken when the digest is another one.
+    """
+    async with _newcomer(address, joining_context(None), None, source, clock, timeout) as connection:
+        answer = await _ask(connection, CA, RootOpen())
+    if not isinstance(answer, RootAnswer):
+        raise Refused(
+            f"{address} answered a {type(answer).__name__} where a root certificate was expected", by_peer=False
+        )
+    root = _with_digest(answer.root, digest)
+    if root is None:
+        raise InvalidJoinToken(
+            f"invalid join token: the root certificate of the cluster at {address} is not the one that the token names"
+        )
+    return root
 
 
 async def join(
@@ -43,11 +86,141 @@ async def join(
     listen_address: str = "",
     hostname: str = "",
     availability: str = "",
+    source: str | None = None,
     clock: Clock = now_ns,
     timeout: float = 30.0,
 ) -> JoinAnswer:
     """Ask the manager at `address` for a certificate. Raises InvalidJoinToken, Unreachable or Refused.
 
-    `NodeIdentity.from_answer` style use: `NodeIdentity.from_pem(answer.certificate, key.pem, answer.root)`.
+    The token's secret leaves only for a manager whose certificate is signed by the root that the token names. The answer
+    has been checked: `NodeIdentity.from_pem(answer.certificate, key.pem, answer.root)` works.
     """
-    raise NotImplementedError
+    digest, secret = parse_token(token)
+    root = await fetch_root(address, digest, source=source, clock=clock, timeout=timeout)
+    request = JoinOpen(
+        secret=secret, request=key.request(), hostname=hostname, address=listen_address, availability=availability
+    )
+    context = joining_context(root)
+    async with _newcomer(address, context, NodeRole.MANAGER, source, clock, timeout) as connection:
+        answer = await _ask(connection, JOIN, request)
+    if isinstance(answer, JoinRefused):
+        if answer.wrong_token:
+            raise InvalidJoinToken(answer.text)
+        raise Refused(answer.text, by_peer=True)
+    if not isinstance(answer, JoinAnswer):
+        raise Refused(f"{address} answered a {type(answer).__name__} where a certificate was expected", by_peer=False)
+    try:
+        identity = NodeIdentity.from_pem(answer.certificate, key.pem, answer.root)
+    except ValueError as error:
+        raise Refused(f"the certificate that {address} gave does not fit: {error}", by_peer=False) from None
+    if (identity.node_id, identity.role, identity.cluster_id) != (answer.node_id, answer.role, answer.cluster_id):
+        raise Refused(f"the certificate that {address} gave is {identity!r}: that is not what it says", by_peer=False)
+    return answer
+
+
+async def _dial(
+    address: str,
+    context: ssl.SSLContext,
+    identity: NodeIdentity | None,
+    purpose: Purpose,
+    *,
+    handlers: Mapping[str, Handler],
+    expect_node: str | None,
+    expect_role: NodeRole | None,
+    source: str | None,
+    clock: Clock,
+    timeout: float,
+) -> Connection:
+    try:
+        host, port = split_address(address)
+    except ValueError as error:
+        raise Unreachable(str(error)) from None
+    channel = Channel(context, server_side=False)
+    try:
+        async with asyncio.timeout(timeout):
+            await _connect(channel, address, host, port, source)
+            await channel.handshake()
+            peer = await greet_as_client(
+                channel, identity, purpose, clock=clock, expect_node=expect_node, expect_role=expect_role
+            )
+    except TimeoutError:
+        failure = Unreachable(
+            f"no answer from {address} within {timeout:g} s: is the agent running there, and the port open?"
+        )
+        channel.abort(failure)
+        raise failure from None
+    except Refused:
+        # The channel lingers for a moment, so that the other side reads why.
+        raise
+    except BaseException:
+        channel.abort(Unreachable("dialling was given up"))
+        raise
+    local_id = identity.node_id if identity else ""
+    connection = Connection(channel, peer, purpose, local_id=local_id, dialled=True, handlers=handlers)
+    connection.begin()
+    return connection
+
+
+async def _connect(channel: Channel, address: str, host: str, port: int, source: str | None) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        await loop.create_connection(lambda: channel, host, port, local_addr=(source, 0) if source else None)
+    except TimeoutError:
+        # The kernel's own, of the same class as that of asyncio.timeout.
+        raise Unreachable(f"cannot connect to {address}: no answer; is the host up, and the port open?") from None
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise Unreachable(f"cannot connect to {address}: {why}; is the agent running there?") from None
+
+
+@asynccontextmanager
+async def _newcomer(
+    address: str,
+    context: ssl.SSLContext,
+    expect_role: NodeRole | None,
+    source: str | None,
+    clock: Clock,
+    timeout: float,
+) -> AsyncIterator[Connection]:
+    """A connection without a certificate, for one question; all of it within `timeout` seconds."""
+    try:
+        async with (
+            asyncio.timeout(timeout),
+            await _dial(
+                address,
+                context,
+                None,
+                Purpose.JOIN,
+                handlers={},
+                expect_node=None,
+                expect_role=expect_role,
+                source=source,
+                clock=clock,
+                timeout=timeout,
+            ) as connection,
+        ):
+            yield connection
+    except TimeoutError:
+        raise Unreachable(f"no answer from {address} within {timeout:g} s") from None
+
+
+async def _ask(connection: Connection, method: str, question: Message) -> Message:
+    try:
+        async with await connection.open(method, question) as stream:
+            return await stream.receive()
+    except (StreamFailed, StreamEnded) as error:
+        if connection.closed:
+            raise Unreachable(str(error)) from None
+        raise Refused(str(error), by_peer=True) from None
+
+
+def _with_digest(root_pem: bytes, digest: bytes) -> bytes | None:
+    """The one certificate that has this digest, alone: what else a stranger put beside it is not to be trusted."""
+    try:
+        roots = x509.load_pem_x509_certificates(root_pem)
+    except ValueError:
+        return None
+    for root in roots:
+        if hmac.compare_digest(root_digest(root), digest):
+            return root.public_bytes(Encoding.PEM)
+    return None

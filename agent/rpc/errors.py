@@ -36,3 +36,7 @@ class StreamFailed(RpcError):
 
 class ConnectionLost(StreamFailed):
     """The stream broke because its connection ended; the text says why."""
+
+
+class ListenFailed(RpcError):
+    """The listener's address cannot be had."""

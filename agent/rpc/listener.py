@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import socket
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from agent.api_types.times import Clock, now_ns
 from agent.pki.identity import NodeIdentity
+from agent.rpc.addresses import socket_address, split_address
+from agent.rpc.admission import JoinService, joining_handlers
+from agent.rpc.channel import Channel
 from agent.rpc.connection import Connection, Handler
-from agent.rpc.messages import JoinAnswer, JoinOpen
+from agent.rpc.errors import ListenFailed, Refused, RpcError, Unreachable
+from agent.rpc.frames import FrameType
+from agent.rpc.greeting import greet_as_server
 from agent.rpc.peer import Peer
+from agent.rpc.tls import server_context
+
+__all__ = ["JoinService", "Limits", "Listener"]
+
+logger = logging.getLogger("agent.rpc")
+
+_BACKLOG = 1024
+_ACCEPT_AT_ONCE = 64
+_ACCEPT_PAUSE = 1.0
 
 
-class JoinService(Protocol):
-    """Who admits new nodes; a manager implements it on the store."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What strangers may use up. Times in seconds."""
 
-    async def issue(self, request: JoinOpen, peer: Peer) -> JoinAnswer:
-        """Compare `request.secret` (agent.pki.tokens.role_of_secret), sign the request, record the node.
-
-        An ApiError's text reaches the node that asked.
-        """
-        ...
+    strangers: int = 256
+    """Connections that have not shown a good certificate (yet); more wait in the kernel's queue."""
+    patience: float = 2.0
+    """While that many are there, one older than this makes room for the next."""
+    handshake: float = 10.0
+    """From the TCP connection to the hello."""
+    joining: float = 30.0
+    """The whole life of a connection without a certificate."""
 
 
 class Listener:
@@ -30,10 +51,8 @@ class Listener:
     `identity` is asked for each new handshake, so a renewed certificate is used at once. `handlers` is looked up live.
     `join` may be None (a worker: `join` and `ca` are answered with a text) and may be set later. `accept` may refuse an
     authenticated peer with a text that reaches it (a removed node). `on_connection` is told of every authenticated
-    connection before its first message is handled.
+    connection before its first message is handled. Leaving the `async with` closes all connections.
     """
-
-    join: JoinService | None
 
     def __init__(
         self,
@@ -45,18 +64,227 @@ class Listener:
         accept: Callable[[Peer], str | None] | None = None,
         on_connection: Callable[[Connection], None] | None = None,
         clock: Clock = now_ns,
+        limits: Limits | None = None,
     ) -> None:
-        raise NotImplementedError
+        self.join = join
+        """Who admits new nodes; None while this node is no manager."""
+        self._wanted = split_address(address)
+        self._identity = identity
+        self._handlers = handlers
+        self._accept_peer = accept
+        self._on_connection = on_connection
+        self._clock = clock
+        self._limits = limits or Limits()
+        self._socket: socket.socket | None = None
+        self._reading = False
+        self._retry: asyncio.TimerHandle | None = None
+        self._strangers: dict[Channel, float] = {}
+        self._connections: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def address(self) -> str:
         """`host:port` that is bound."""
-        raise NotImplementedError
+        if self._socket is None:
+            raise RuntimeError("the listener is not open")
+        return socket_address(self._socket.getsockname())
+
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """Authenticated connections that are open."""
+        return frozenset(self._connections)
+
+    @property
+    def strangers(self) -> int:
+        """Connections without a good certificate (yet)."""
+        return len(self._strangers)
 
     async def __aenter__(self) -> Self:
-        raise NotImplementedError
+        host, port = self._wanted
+        try:
+            info = (
+                await asyncio.get_running_loop().getaddrinfo(
+                    host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                )
+            )[0]
+            self._socket = socket.create_server(
+                info[4][:2],
+                family=info[0],
+                backlog=_BACKLOG,
+                dualstack_ipv6=info[0] == socket.AF_INET6 and host in ("", "::"),
+            )
+        except OSError as error:
+            raise ListenFailed(
+                f"cannot listen on {host}:{port}: {error.strerror or error} "
+                "(is another agent, or Docker's own swarm, running on this host?)"
+            ) from None
+        self._socket.setblocking(False)
+        self._listen()
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        raise NotImplementedError
+        self._pause()
+        if self._retry is not None:
+            self._retry.cancel()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        for task in self._tasks:
+            task.cancel()
+        # Each task closes its own connection.
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- accepting
+
+    def _listen(self) -> None:
+        if self._socket is not None and not self._reading:
+            self._reading = True
+            asyncio.get_running_loop().add_reader(self._socket, self._acceptable)
+
+    def _pause(self) -> None:
+        if self._socket is not None and self._reading:
+            self._reading = False
+            asyncio.get_running_loop().remove_reader(self._socket)
+
+    def _acceptable(self) -> None:
+        for _ in range(_ACCEPT_AT_ONCE):
+            if self._socket is None or not self._room():
+                return
+            try:
+                accepted, _address = self._socket.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # Out of file descriptors or memory: what is there goes on, and the queue waits a moment.
+                logger.error("cannot accept connections: %s", error.strerror or error)
+                self._try_again(_ACCEPT_PAUSE)
+                return
+            self._start(accepted)
+
+    def _room(self) -> bool:
+        """Whether one more stranger may come in; if not, it is tried again as soon as that can change."""
+        if len(self._strangers) < self._limits.strangers:
+            return True
+        # Those who get through the TLS handshake cost an attacker more: they go last.
+        oldest = min(self._strangers, key=lambda channel: (channel.established, self._strangers[channel]))
+        age = asyncio.get_running_loop().time() - self._strangers[oldest]
+        if age >= self._limits.patience:
+            oldest.abort(Unreachable(f"gave way to others: {len(self._strangers)} strangers are connected"))
+            self._strangers.pop(oldest, None)
+            return True
+        self._try_again(self._limits.patience - age)
+        return False
+
+    def _try_again(self, seconds: float) -> None:
+        self._pause()
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = asyncio.get_running_loop().call_later(seconds, self._listen)
+
+    def _start(self, accepted: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            identity = self._identity()
+            channel = Channel(server_context(identity), server_side=True)
+        except BaseException:
+            accepted.close()
+            raise
+        self._strangers[channel] = loop.time()
+        task = loop.create_task(self._serve(accepted, channel, identity))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _left(self, channel: Channel) -> None:
+        """`channel` is no stranger any more, or gone."""
+        if self._strangers.pop(channel, None) is not None:
+            self._listen()
+
+    # -- one connection
+
+    async def _serve(self, accepted: socket.socket, channel: Channel, identity: NodeIdentity) -> None:
+        """The life of one connection. Whatever happens here, the listener goes on."""
+        try:
+            connection = await self._greet(accepted, channel, identity)
+            if connection is not None:
+                await self._keep(connection, channel)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            # A mistake of ours (or of a callback) in one connection must not end the others; the trace says where.
+            logger.exception("serving %s failed", channel.address)
+        finally:
+            channel.abort(Unreachable("the listener is done with it"))
+            self._left(channel)
+
+    async def _greet(self, accepted: socket.socket, channel: Channel, identity: NodeIdentity) -> Connection | None:
+        """Handshake and hello; None (and a line in the log) when the other side is not let in."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._limits.handshake):
+                await _attach(loop, accepted, channel)
+                await channel.handshake()
+                peer, purpose = await greet_as_server(channel, identity, clock=self._clock, accept=self._accept_peer)
+        except TimeoutError:
+            text = f"no hello within {self._limits.handshake:g} s"
+            logger.warning("refused %s: %s", channel.address, text)
+            channel.end(Unreachable(f"{channel.address}: {text}"), FrameType.REFUSE, text)
+            await channel.wait_closed()
+            return None
+        except Refused as error:
+            logger.warning("refused %s", error)
+            await channel.wait_closed()
+            return None
+        except RpcError as error:
+            logger.warning("lost %s", error)
+            await channel.wait_closed()
+            return None
+        except OSError as error:
+            logger.warning("lost %s before its handshake: %s", channel.address, error)
+            return None
+        handlers = self._handlers if peer.role else joining_handlers(self._identity, lambda: self.join)
+        return Connection(
+            channel,
+            peer,
+            purpose,
+            local_id=identity.node_id,
+            dialled=False,
+            handlers=handlers,
+            **({} if peer.role else {"max_streams": 1}),
+        )
+
+    async def _keep(self, connection: Connection, channel: Channel) -> None:
+        """Serve an open connection to its end."""
+        known = connection.peer.role is not None
+        try:
+            if known:
+                self._left(channel)
+                self._connections.add(connection)
+                logger.debug("connected: %r", connection)
+                if self._on_connection is not None:
+                    self._on_connection(connection)
+                connection.begin()
+                reason = await connection.wait_closed()
+                logger.debug("disconnected: %r: %s", connection, reason)
+                await connection.settle()
+            else:
+                connection.begin()
+                try:
+                    async with asyncio.timeout(self._limits.joining):
+                        await connection.wait_closed()
+                except TimeoutError:
+                    logger.warning("closed %s: not done within %g s", connection.peer, self._limits.joining)
+        finally:
+            self._connections.discard(connection)
+            await connection.shut("the node stops listening" if self._socket is None else "time is up")
+
+
+async def _attach(loop: asyncio.AbstractEventLoop, accepted: socket.socket, channel: Channel) -> None:
+    """Let `channel` read and write `accepted`, which is closed with it."""
+    try:
+        accepted.setblocking(False)
+        await loop.connect_accepted_socket(lambda: channel, accepted)
+    except BaseException:
+        accepted.close()
+        raise

@@ -222,3 +222,34 @@ class JoinAnswer(Message, frozen=True):
     certificate: bytes
     root: bytes
     managers: list[ManagerAddress]
+
+
+class JoinRefused(Message, frozen=True):
+    """The node does not become part of the cluster. `wrong_token` when the token is to blame."""
+
+    text: str
+    wrong_token: bool = False
+
+
+AnyMessage = (
+    SessionOpen
+    | Heartbeat
+    | StatusReport
+    | Described
+    | Leaving
+    | SessionReady
+    | Assignments
+    | IngressTable
+    | SessionEnd
+    | LogsOpen
+    | LogRecord
+    | LogWatermark
+    | RelayOpen
+    | RelayReady
+    | RootOpen
+    | RootAnswer
+    | JoinOpen
+    | JoinAnswer
+    | JoinRefused
+)
+"""Every message: what may stand in a MESSAGE frame."""

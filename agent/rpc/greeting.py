@@ -1,0 +1,110 @@
+"""The exchange of hellos on a channel whose TLS handshake is done: who is there, and do we go together?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agent.api_types.node import NodeRole
+from agent.api_types.times import Clock
+from agent.pki.certificates import CertificateFacts, facts_of_der
+from agent.pki.identity import NodeIdentity
+from agent.rpc.channel import Channel
+from agent.rpc.errors import ProtocolViolation, Refused
+from agent.rpc.frames import Frame, FrameType, decode_text
+from agent.rpc.hello import PROTOCOL, Hello, decode_hello, encode_hello, objection
+from agent.rpc.peer import Peer, Purpose
+
+
+async def greet_as_client(
+    channel: Channel,
+    identity: NodeIdentity | None,
+    purpose: Purpose,
+    *,
+    clock: Clock,
+    expect_node: str | None = None,
+    expect_role: NodeRole | None = None,
+) -> Peer:
+    """Say hello, hear the other's, decide. Raises Refused or Unreachable; the other side has been told then."""
+    node_id = identity.node_id if identity else ""
+    sent = clock()
+    channel.put(0, FrameType.HELLO, encode_hello(Hello(PROTOCOL, node_id, sent, purpose)))
+    frame = await channel.first_frame()
+    received = clock()
+    hello = _read(channel, frame)
+    certificate = _certificate(channel)
+    if certificate is None:
+        raise _refuse(channel, "the listener showed no node certificate")
+    # The other clock was read somewhere between sending and receiving.
+    difference = hello.clock - (sent + received) // 2
+    text = objection(
+        hello,
+        certificate,
+        node_id=node_id,
+        cluster_id=identity.cluster_id if identity else None,
+        now=received,
+        difference=difference,
+    )
+    if text is None and expect_node is not None and certificate.node_id != expect_node:
+        text = f"node {certificate.node_id} answers where node {expect_node} was expected"
+    if text is None and expect_role is not None and certificate.role is not expect_role:
+        text = f"node {certificate.node_id} is a {certificate.role}, and only a {expect_role} will do"
+    if text is not None:
+        raise _refuse(channel, text)
+    return Peer(certificate.node_id, certificate.role, channel.address, difference)
+
+
+async def greet_as_server(
+    channel: Channel, identity: NodeIdentity, *, clock: Clock, accept: Callable[[Peer], str | None] | None
+) -> tuple[Peer, Purpose]:
+    """Hear a hello, decide, answer it. Raises as `greet_as_client`; a client without a certificate has no role."""
+    frame = await channel.first_frame()
+    now = clock()
+    hello = _read(channel, frame)
+    certificate = _certificate(channel)
+    purpose = Purpose(hello.purpose)
+    difference = hello.clock - now
+    text = objection(
+        hello, certificate, node_id=identity.node_id, cluster_id=identity.cluster_id, now=now, difference=difference
+    )
+    if text is not None:
+        raise _refuse(channel, text)
+    if certificate is None:
+        peer = Peer("", None, channel.address, difference)
+    else:
+        peer = Peer(certificate.node_id, certificate.role, channel.address, difference)
+        text = accept(peer) if accept is not None and purpose is not Purpose.JOIN else None
+        if text is not None:
+            raise _refuse(channel, text)
+    channel.put(0, FrameType.HELLO, encode_hello(Hello(PROTOCOL, identity.node_id, clock(), purpose)))
+    return peer, purpose
+
+
+def _read(channel: Channel, frame: Frame) -> Hello:
+    try:
+        if frame.kind is FrameType.REFUSE:
+            text = f"{channel.address} refused the connection: {decode_text(frame.body)}"
+            refusal = Refused(text, by_peer=True)
+            channel.end(refusal)
+            raise refusal
+        if frame.kind is not FrameType.HELLO or frame.stream != 0:
+            raise ProtocolViolation(f"a frame of type {frame.kind.name} before the hello")
+        return decode_hello(frame.body)
+    except ProtocolViolation as error:
+        raise _refuse(channel, str(error)) from None
+
+
+def _certificate(channel: Channel) -> CertificateFacts | None:
+    der = channel.peer_certificate()
+    if der is None:
+        return None
+    try:
+        return facts_of_der(der)
+    except (ValueError, TypeError) as error:
+        raise _refuse(channel, f"the certificate is not that of a node: {error}") from None
+
+
+def _refuse(channel: Channel, text: str) -> Refused:
+    """Tell the other side, end the channel; returns what to raise."""
+    refusal = Refused(f"{channel.address}: {text}", by_peer=False)
+    channel.end(refusal, FrameType.REFUSE, text)
+    return refusal
