@@ -1,7 +1,7 @@
 """What a log view holds: a ring of lines, those that pass a filter, where each starts when wrapped, and what was found.
 
-Pure: no screen, no clock. Lines are plain tuples of texts and numbers, which the garbage collector stops tracking; 200,000
-tracked objects made its full passes stall the loop for tens of milliseconds.
+Pure: no screen, no clock. Lines are kept as columns (texts, times, sources, kinds), not as objects: the garbage collector's
+full passes over 200,000 objects stalled the loop for 40 ms each.
 
 Filtering and searching what is already held goes on in slices (`advance`), so that no slice blocks the loop for long.
 """
@@ -9,6 +9,7 @@ Filtering and searching what is already held goes on in slices (`advance`), so t
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, islice
@@ -43,7 +44,7 @@ class Kind:
 
 
 class Line(NamedTuple):
-    """One line. Only texts and numbers, see above."""
+    """One line."""
 
     timestamp: int
     """Nanoseconds since the epoch, 0 when unknown."""
@@ -116,11 +117,10 @@ class LineFilter:
             if term := term.removeprefix("!"):
                 (self.exclude if inverted else self.include).append(expression(term))
 
-    def passes(self, line: Line) -> bool:
-        """Notices always pass: they say what is missing."""
-        if line.kind >= Kind.NOTICE:
+    def passes(self, text: str, kind: int) -> bool:
+        """Whether a line of that text and kind is shown. Notices always are: they say what is missing."""
+        if kind >= Kind.NOTICE:
             return True
-        text = line.text
         return all(pattern.search(text) for pattern in self.include) and not any(
             pattern.search(text) for pattern in self.exclude
         )
@@ -153,7 +153,10 @@ class LogBuffer:
         """What is searched."""
         self.matches: list[int] = []
         """Numbers of the lines found, ascending."""
-        self._lines: list[Line] = []
+        self._texts: list[str] = []
+        self._sources: list[str] = []
+        self._stamps = array("q")
+        self._kinds = bytearray()
         self._chars = 0
         self._shown: list[int] | None = None
         self._filtered_to = 0
@@ -167,26 +170,34 @@ class LogBuffer:
     @property
     def end(self) -> int:
         """The number that the next line will get."""
-        return self.first + len(self._lines)
+        return self.first + len(self._texts)
 
     def line(self, number: int) -> Line:
         """The line of that number; IndexError when it was dropped or is yet to come."""
         if number < self.first:
             raise IndexError(number)
-        return self._lines[number - self.first]
+        index = number - self.first
+        return Line(self._stamps[index], self._texts[index], self._sources[index], self._kinds[index])
 
-    def lines(self) -> Sequence[Line]:
+    def lines(self) -> list[Line]:
         """A copy of all lines kept, the oldest first."""
-        return self._lines.copy()
+        return list(map(Line, self._stamps, self._texts, self._sources, self._kinds))
 
-    def append(self, lines: Iterable[Line]) -> int:
+    def append(self, lines: Sequence[Line]) -> int:
         """Adds lines at the end and drops the oldest over the bounds; returns by how many rows the top moved.
 
         With a filter or wrapped, the new lines are shown by `advance`.
         """
-        before = len(self._lines)
-        self._lines.extend(lines)
-        self._chars += sum(len(line.text) for line in islice(self._lines, before, None))
+        texts = [line.text for line in lines]
+        self._texts += texts
+        self._sources += [line.source for line in lines]
+        self._kinds += bytes([line.kind for line in lines])
+        try:
+            self._stamps.extend(array("q", [line.timestamp for line in lines]))
+        except OverflowError:
+            # A year beyond 2262 in nanoseconds: a clock set wrong on purpose or by accident must not stop the log.
+            self._stamps.extend([max(0, min(line.timestamp, 2**63 - 1)) for line in lines])
+        self._chars += sum(map(len, texts))
         moved = self._trim()
         if self.filter is None and self._wrap_width is None:
             self._filtered_to = self.end
@@ -194,23 +205,24 @@ class LogBuffer:
 
     def clear(self) -> None:
         """Forgets every line; the numbers start again."""
-        self._lines, self.matches, self._ends = [], [], []
+        self._texts, self._sources, self._stamps, self._kinds = [], [], array("q"), bytearray()
+        self.matches, self._ends = [], []
         self.first = self._chars = self._filtered_to = self._searched_to = self._gone_rows = 0
         self._shown = [] if self.filter is not None else None
 
     def _trim(self) -> int:
-        lines, count = self._lines, 0
-        if len(lines) > self.max_lines:
-            # A tenth more goes than has to: moving the list's rest once in a while is cheap, each time is not.
-            count = len(lines) - self.max_lines * 9 // 10
-        chars = self._chars - sum(len(line.text) for line in islice(lines, count))
-        while chars > self.max_chars and count < len(lines) - 1:
-            chars -= len(lines[count].text)
+        texts, count = self._texts, 0
+        if len(texts) > self.max_lines:
+            # A tenth more goes than has to: moving the rest of the lists once in a while is cheap, each time is not.
+            count = len(texts) - self.max_lines * 9 // 10
+        chars = self._chars - sum(map(len, islice(texts, count)))
+        while chars > self.max_chars and count < len(texts) - 1:
+            chars -= len(texts[count])
             count += 1
         if not count:
             return 0
         gone = min(count, self._filtered_to - self.first)
-        del lines[:count]
+        del texts[:count], self._sources[:count], self._stamps[:count], self._kinds[:count]
         self._chars = chars
         self.first += count
         self._filtered_to = max(self._filtered_to, self.first)
@@ -248,9 +260,10 @@ class LogBuffer:
         if self.search is not None:
             stop = min(self.end, self._searched_to + budget)
             found, start = self.search.search, self._searched_to
-            part = islice(self._lines, start - self.first, stop - self.first)
             self.matches.extend(
-                number for number, line in enumerate(part, start) if line.kind < Kind.NOTICE and found(line.text)
+                number
+                for number, (text, kind) in enumerate(self._part(start, stop), start)
+                if kind < Kind.NOTICE and found(text)
             )
             self._searched_to = stop
         return not self.behind
@@ -265,9 +278,9 @@ class LogBuffer:
             number += step
             if not self.first <= number < end:
                 return None, number
-            line = self._lines[number - self.first]
-            problem = line.kind == Kind.ALARM or (line.kind < Kind.NOTICE and problem_in(line.text) is not None)
-            if problem and (self.filter is None or self.filter.passes(line)):
+            text, kind = self._texts[number - self.first], self._kinds[number - self.first]
+            problem = kind == Kind.ALARM or (kind < Kind.NOTICE and problem_in(text) is not None)
+            if problem and (self.filter is None or self.filter.passes(text, kind)):
                 return number, number
         return None, number
 
@@ -276,16 +289,20 @@ class LogBuffer:
         if stop <= start:
             return
         self._filtered_to = stop
-        part = islice(self._lines, start - self.first, stop - self.first)
         if self._shown is None or self.filter is None:
             if self._wrap_width is not None:
-                self._extend_ends(line.text for line in part)
+                self._extend_ends(islice(self._texts, start - self.first, stop - self.first))
             return
         passes = self.filter.passes
-        new = [number for number, line in enumerate(part, start) if passes(line)]
+        new = [number for number, (text, kind) in enumerate(self._part(start, stop), start) if passes(text, kind)]
         self._shown.extend(new)
         if self._wrap_width is not None:
-            self._extend_ends(self._lines[number - self.first].text for number in new)
+            self._extend_ends(self._texts[number - self.first] for number in new)
+
+    def _part(self, start: int, stop: int) -> Iterable[tuple[str, int]]:
+        """Texts and kinds of the lines from number `start` to before `stop`."""
+        low, high = start - self.first, stop - self.first
+        return zip(islice(self._texts, low, high), islice(self._kinds, low, high), strict=True)
 
     # Rows
 
@@ -316,7 +333,14 @@ class LogBuffer:
         assert self._wrap_width is not None
         last = self._ends[-1] if self._ends else self._gone_rows
         width = self._wrap_width
-        ends = accumulate((height_of(text, width) for text in texts), initial=last)
+        # The usual line (short, ASCII, no controls) is as high as its length says; a call each would cost five times that.
+        heights = [
+            (-(-len(text) // width) or 1)
+            if len(text) <= LONG and text.isascii() and text.isprintable()
+            else height_of(text, width)
+            for text in texts
+        ]
+        ends = accumulate(heights, initial=last)
         next(ends)
         self._ends.extend(ends)
 

@@ -79,7 +79,11 @@ def test_rows_are_those_of_the_lines_that_pass(
     assert buffer.lines() == kept
     assert len(kept) <= max_lines
     assert sum(len(line.text) for line in kept) <= max_chars or len(kept) == 1
-    shown = [n for n, line in enumerate(kept, buffer.first) if buffer.filter is None or buffer.filter.passes(line)]
+    shown = [
+        n
+        for n, line in enumerate(kept, buffer.first)
+        if buffer.filter is None or buffer.filter.passes(line.text, line.kind)
+    ]
     expected = [
         (number, inside)
         for number in shown
@@ -107,7 +111,7 @@ def test_colours_are_taken_out_and_tabs_expanded_but_a_long_line_is_left_alone()
 
 def test_problems_are_found_forwards_and_backwards_in_slices() -> None:
     buffer = LogBuffer()
-    buffer.append(Line(i, "WARN low disk" if i % 100 == 50 else "fine", "t") for i in range(1000))
+    buffer.append([Line(i, "WARN low disk" if i % 100 == 50 else "fine", "t") for i in range(1000)])
     assert buffer.find_problem(-1, 1) == (50, 50)
     assert buffer.find_problem(50, 1, budget=20) == (None, 70)
     assert buffer.find_problem(70, 1) == (150, 150)
@@ -146,3 +150,9 @@ def test_a_megabyte_line_is_measured_without_being_read() -> None:
     line = "x" * 1_000_000 + "\x1b"
     assert height_of(line, 100) == 10_001
     assert height_of("語" * 1_000_000, 100) == 20_000
+
+
+def test_a_time_that_is_out_of_all_bounds_is_kept_as_the_nearest() -> None:
+    buffer = LogBuffer()
+    buffer.append([Line(10**30, "far", "t"), Line(-5, "before", "t")])
+    assert [line.timestamp for line in buffer.lines()] == [2**63 - 1, 0]

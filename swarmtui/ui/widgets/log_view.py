@@ -387,8 +387,9 @@ class LogView(ScrollView, can_focus=True):
         from bisect import bisect_left, bisect_right
 
         matches, place = self.buffer.matches, self._place(step)
-        if self.buffer.filter is not None:
-            matches = [number for number in matches if self.buffer.filter.passes(self.buffer.line(number))]
+        if (chosen := self.buffer.filter) is not None:
+            lines = ((number, self.buffer.line(number)) for number in matches)
+            matches = [number for number, line in lines if chosen.passes(line.text, line.kind)]
         if not matches:
             return
         index = bisect_right(matches, place) if step > 0 else bisect_left(matches, place) - 1
