@@ -1,0 +1,151 @@
+"""What a worker keeps on disk, so that a restarted agent finds its tasks before it reaches a manager.
+
+One file a task, written whole to a temporary name, synced and renamed; a line with format number and CRC before the JSON.
+Secrets and configs are never part of it. A damaged file is put aside under `damaged/` and named in the log: the manager's
+next complete assignment brings its task back. The functions here block; the worker calls them in a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from agent.api_types.task import Task, TaskStatus
+from agent.rpc.messages import ManagerAddress
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_HEADER = re.compile(rb"swarmtui-(?P<kind>[a-z]+) (?P<format>\d+) (?P<crc>[0-9a-f]{8})$")
+_TASK_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}$")
+_TEMPORARY = ".new"
+
+
+class DamagedState(Exception):
+    """A file of the worker's state is not what was written; the text names it and says what is wrong."""
+
+
+class NewerState(Exception):
+    """A file was written by a newer agent, whose format this one does not know."""
+
+
+class KeptTask(msgspec.Struct, frozen=True):
+    """A task as the manager last assigned it, and its status as this node last saw it."""
+
+    task: Task
+    status: TaskStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """All that was found on disk."""
+
+    tasks: list[KeptTask]
+    managers: list[ManagerAddress]
+
+
+class KeptState:
+    """The files of a worker under `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._tasks = folder / "tasks"
+        self._damaged = folder / "damaged"
+        self._managers = folder / "managers.json"
+
+    def load(self) -> Kept:
+        """Read everything. NewerState when a newer agent wrote it: going on would lose what this one cannot read."""
+        self._tasks.mkdir(parents=True, exist_ok=True, mode=0o700)
+        tasks: list[KeptTask] = []
+        for path in sorted(self._tasks.iterdir()):
+            if path.name.endswith(_TEMPORARY):
+                path.unlink()
+                continue
+            try:
+                kept = msgspec.json.decode(_unwrapped(path, "task"), type=KeptTask)
+                if path.stem != kept.task.id:
+                    raise DamagedState(f"{path}: it holds task {kept.task.id}")
+            except (DamagedState, msgspec.DecodeError) as error:
+                self._put_aside(path, error)
+            else:
+                tasks.append(kept)
+        managers: list[ManagerAddress] = []
+        if self._managers.exists():
+            try:
+                managers = msgspec.json.decode(_unwrapped(self._managers, "managers"), type=list[ManagerAddress])
+            except (DamagedState, msgspec.DecodeError) as error:
+                self._put_aside(self._managers, error)
+        return Kept(tasks, managers)
+
+    def write_tasks(self, kept: Iterable[KeptTask], gone: Iterable[str]) -> None:
+        """Make the newest state of some tasks durable, and that others are gone."""
+        for one in kept:
+            _replace(self._path(one.task.id), _wrapped("task", msgspec.json.encode(one)))
+        for task_id in gone:
+            self._path(task_id).unlink(missing_ok=True)
+        _sync_folder(self._tasks)
+
+    def write_managers(self, managers: list[ManagerAddress]) -> None:
+        """Make the managers' addresses durable."""
+        _replace(self._managers, _wrapped("managers", msgspec.json.encode(managers)))
+        _sync_folder(self.folder)
+
+    def _path(self, task_id: str) -> Path:
+        if _TASK_ID.match(task_id) is None:
+            raise ValueError(f"not a task id: {task_id!r}")
+        return self._tasks / f"{task_id}.json"
+
+    def _put_aside(self, path: Path, error: Exception) -> None:
+        self._damaged.mkdir(exist_ok=True, mode=0o700)
+        aside = self._damaged / path.name
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = self._damaged / f"{path.name}.{number}"
+        os.rename(path, aside)
+        log.error("damaged worker state %s: %s; put aside as %s, a manager will be asked again", path, error, aside)
+
+
+def _wrapped(kind: str, body: bytes) -> bytes:
+    return f"swarmtui-{kind} {FORMAT} {zlib.crc32(body):08x}\n".encode() + body
+
+
+def _unwrapped(path: Path, kind: str) -> bytes:
+    head, newline, body = path.read_bytes().partition(b"\n")
+    match = _HEADER.match(head)
+    if not newline or match is None or match["kind"] != kind.encode():
+        raise DamagedState(f"{path}: not a file of kind {kind}")
+    if int(match["format"]) > FORMAT:
+        raise NewerState(
+            f"{path} has format {int(match['format'])}, this agent reads up to {FORMAT}: upgrade the agent"
+        )
+    if zlib.crc32(body) != int(match["crc"], 16):
+        raise DamagedState(f"{path}: its checksum is wrong")
+    return body
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + _TEMPORARY)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(content)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
