@@ -6,7 +6,7 @@ so that many agents can live in one process and a test can put any node behind t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -54,7 +54,7 @@ class LogReader(Protocol):
 
     def read(
         self, *, service_id: str = "", task_ids: Sequence[str] = (), options: LogOptions
-    ) -> AsyncIterator[LogRecord | LogsMissing]:
+    ) -> AsyncGenerator[LogRecord | LogsMissing, None]:
         """Lines in order of time over all nodes, then what is missing.
 
         Either the tasks named, or all tasks of a service, those that are made while it is followed included. With

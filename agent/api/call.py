@@ -1,0 +1,164 @@
+"""One request as a route's handler sees it, and the answers it can give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+from aiohttp import HttpVersion11, web
+
+from agent.api.backend import Backend
+from agent.api.engine import Engine
+from agent.api.events import EventLog
+from agent.api.filters import Filters, parse_filters
+from agent.api.front import Front
+from agent.api.metrics import Metrics
+from agent.api.names import NameSource
+from agent.api.reads import ReadGate
+from agent.api_types.codec import decode_json, encode_json
+from agent.api_types.errors import ApiError, InvalidArgument
+
+T = TypeVar("T")
+
+MAX_BODY = 4 * 1024 * 1024
+"""Bytes of JSON a request may carry (gRPC's bound in SwarmKit); bodies that go to the engine have none."""
+
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+
+
+class BodyTooLarge(ApiError):
+    """More bytes than a request of its kind can need."""
+
+    status = 413
+    code = "ResourceExhausted"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiState:
+    """What lives as long as the server: the node behind it and what the routes share."""
+
+    backend: Backend
+    engine: Engine | None
+    front: Front
+    events: EventLog
+    reads: ReadGate
+    metrics: Metrics
+    new_name: NameSource
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that matched a route.
+
+    `path` is decoded and without the version prefix; `version` is what the client asked for, None without a prefix;
+    `params` are the parts of the path that the route names.
+    """
+
+    request: web.BaseRequest
+    state: ApiState
+    path: str
+    version: tuple[int, ...] | None
+    params: Mapping[str, str]
+    query: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def backend(self) -> Backend:
+        """The node that answers."""
+        return self.state.backend
+
+    def filters(self, *accepted: str) -> Filters:
+        """The `filters` of the query; InvalidArgument for a key that the route does not know."""
+        return parse_filters(self.query.get("filters", ""), accepted)
+
+    def flag(self, name: str, *, lenient: bool = False) -> bool:
+        """A boolean of the query as Go parses it. `lenient`: whatever is not plainly false is true, as for `force`."""
+        value = self.query.get(name, "")
+        if lenient:
+            return value.strip().lower() not in ("", "0", "no", "false", "none")
+        if value in _TRUE:
+            return True
+        if value == "" or value in _FALSE:
+            return False
+        raise InvalidArgument(f"invalid value for {name}: {value}")
+
+    def object_version(self, noun: str) -> int:
+        """The `version` of the query: the index of the object that the client read before it changed it."""
+        raw = self.query.get("version", "")
+        if raw.isascii() and raw.isdigit() and int(raw) < 1 << 64:
+            return int(raw)
+        reason = "value out of range" if raw.isascii() and raw.isdigit() else "invalid syntax"
+        raise InvalidArgument(f"invalid {noun} version '{raw}': strconv.ParseUint: parsing \"{raw}\": {reason}")
+
+    async def open_stream(self, media: str) -> web.StreamResponse:
+        """An answer whose body is written piece by piece; its head is sent at once."""
+        response = web.StreamResponse(headers={**self.state.front.headers, "Content-Type": media})
+        if self.request.version >= HttpVersion11:
+            response.enable_chunked_encoding()
+        await response.prepare(self.request)
+        return response
+
+    async def body(self, limit: int = MAX_BODY) -> bytes:
+        """The whole body; BodyTooLarge beyond `limit` bytes, before the rest is read."""
+        length = self.request.content_length
+        if length is not None and length > limit:
+            raise BodyTooLarge(
+                f"request body of {length} bytes is larger than the {limit} bytes that are accepted here"
+            )
+        chunks, size = [], 0
+        async for chunk in self.request.content.iter_any():
+            size += len(chunk)
+            if size > limit:
+                raise BodyTooLarge(f"request body is larger than the {limit} bytes that are accepted here")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def json(self, kind: type[T]) -> T:
+        """The body as a `kind`; InvalidArgument says what is wrong with it."""
+        media = self.request.headers.get("Content-Type", "")
+        if media and media.split(";")[0].strip().lower() != "application/json":
+            raise InvalidArgument(f"unsupported Content-Type header ({media}): must be 'application/json'")
+        body = await self.body()
+        if not body.strip():
+            raise InvalidArgument("invalid JSON: got EOF while reading request body")
+        return decode_json(body, kind)
+
+
+def parse_query(raw: str) -> dict[str, str]:
+    """A query string; of a name that comes twice the first counts, as Go's `Get` has it."""
+    query: dict[str, str] = {}
+    for name, value in parse_qsl(raw, keep_blank_values=True):
+        query.setdefault(name, value)
+    return query
+
+
+SUBJECT: web.ResponseKey[str] = web.ResponseKey("subject", str)
+"""What a write was about, for the audit line: `service web (id)`."""
+
+
+def reply(value: object, status: int = 200, *, subject: str = "") -> web.Response:
+    """`value` as JSON."""
+    return raw_reply(encode_json(value) + b"\n", status, subject=subject)
+
+
+def raw_reply(body: bytes, status: int = 200, *, subject: str = "") -> web.Response:
+    """JSON that is encoded already."""
+    response = web.Response(body=body, status=status, content_type="application/json")
+    if subject:
+        response[SUBJECT] = subject
+    return response
+
+
+def done(status: int = 200, *, subject: str = "") -> web.Response:
+    """An answer without a body."""
+    response = web.Response(status=status)
+    if subject:
+        response[SUBJECT] = subject
+    return response
+
+
+def refused(error: ApiError) -> web.Response:
+    """An error as the API tells it."""
+    return reply({"message": str(error)}, error.status)

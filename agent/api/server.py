@@ -1,0 +1,208 @@
+"""The server: one unix socket, one dispatcher, one answer for every request whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket as sockets
+import struct
+import time
+from types import TracebackType
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from agent.api.backend import Backend
+from agent.api.call import SUBJECT, ApiState, Call, parse_query, refused, reply
+from agent.api.engine import Engine
+from agent.api.events import EventLog
+from agent.api.front import Front
+from agent.api.listening import SOCKET_GROUP, ListeningSocket, open_socket
+from agent.api.lookup import NO_LEADER
+from agent.api.metrics import Metrics
+from agent.api.names import random_name
+from agent.api.passthrough import RelayedResponse, allow_body, pass_to_engine
+from agent.api.reads import ReadGate
+from agent.api.routes import Match, RouteKind, find_route
+from agent.api.splice import TakenOver, is_gone
+from agent.api_types.errors import ApiError, NotFound, Unavailable, Unimplemented
+from agent.raft.interface import NotLeader, OutcomeUnknown
+
+log = logging.getLogger("swarmtui.api")
+audit = logging.getLogger("swarmtui.audit")
+
+SHUTDOWN_PATIENCE = 2.0
+"""Seconds that requests under way have when the server stops."""
+_LINGER = 1.0
+
+
+class ApiServer:
+    """The front door of one node. `async with ApiServer(backend, path) as server:` serves until the block ends."""
+
+    def __init__(
+        self, backend: Backend, socket_path: str, *, group: str | None = SOCKET_GROUP, rng: random.Random | None = None
+    ) -> None:
+        engine = None if backend.engine_socket is None else Engine(backend.engine_socket)
+        names = rng or random.Random()
+        self._state = ApiState(
+            backend=backend,
+            engine=engine,
+            front=Front(),
+            events=EventLog(backend.clock),
+            reads=ReadGate(),
+            metrics=Metrics(time.monotonic),
+            new_name=lambda: random_name(names),
+        )
+        self._socket_path = socket_path
+        self._group = group
+        self._socket: ListeningSocket | None = None
+        self._http: web.Server | None = None
+        self._listener: asyncio.Server | None = None
+        self._lag: asyncio.Task[None] | None = None
+
+    @property
+    def metrics(self) -> Metrics:
+        """The counters of this server."""
+        return self._state.metrics
+
+    async def __aenter__(self) -> ApiServer:
+        self._socket = open_socket(self._socket_path, self._group)
+        self._http = _Http(self._answer)
+        self._listener = await asyncio.get_running_loop().create_unix_server(self._http, sock=self._socket.sock)
+        self._lag = asyncio.create_task(self._state.metrics.measure_lag())
+        self._state.events.listen_to(self._state.backend.store)
+        if self._state.engine is not None:
+            await self._state.front.learn(self._state.engine)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._socket is None or self._listener is None or self._http is None or self._lag is None:
+            return
+        self._listener.close()
+        self._lag.cancel()
+        await asyncio.gather(self._lag, return_exceptions=True)
+        await self._state.events.close()
+        self._http.pre_shutdown()
+        await self._http.shutdown(SHUTDOWN_PATIENCE)
+        await self._state.reads.close()
+        if self._state.engine is not None:
+            await self._state.engine.close()
+        self._socket.remove()
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer to one request, with the headers that every answer has."""
+        match = find_route(request.method, request.path)
+        self._state.events.listen_to(self._state.backend.store)
+        try:
+            response = await self._dispatch(request, match)
+        except ApiError as error:
+            response = refused(error)
+        except NotLeader:
+            response = refused(Unavailable(NO_LEADER))
+        except OutcomeUnknown:
+            response = refused(
+                Unavailable(
+                    "rpc error: code = Unavailable desc = the leader was lost: the change may or may not be made"
+                )
+            )
+        self._state.metrics.requests[match.kind.value, response.status] += 1
+        if not response.prepared and not isinstance(response, TakenOver | RelayedResponse):
+            response.headers.extend(
+                (name, value) for name, value in self._state.front.headers.items() if name not in response.headers
+            )
+        if match.kind is not RouteKind.PASSED and request.method not in ("GET", "HEAD") and response.status < 400:
+            _write_audit(request, match, response)
+        return response
+
+    async def _dispatch(self, request: web.BaseRequest, match: Match) -> web.StreamResponse:
+        if match.route is None:
+            if match.kind is RouteKind.OWN or match.path == "/":
+                raise NotFound("page not found")
+            if self._state.engine is None:
+                raise Unimplemented(
+                    f"{request.method} {match.path} needs a Docker Engine, and this node has none: "
+                    "its tasks are processes of the host"
+                )
+            return await pass_to_engine(request, self._state.engine, match.path)
+        if match.kind is RouteKind.OWN:
+            await allow_body(request)
+        query = parse_query(request.query_string)
+        return await match.route.handler(Call(request, self._state, match.path, match.version, match.params, query))
+
+
+def _write_audit(request: web.BaseRequest, match: Match, response: web.StreamResponse) -> None:
+    """Who, from where, what: one line for every write that was accepted."""
+    audit.info(
+        "%s %s %s from %s: %s",
+        request.method,
+        match.path,
+        response.status,
+        _peer(request),
+        response.get(SUBJECT) or "-",
+    )
+
+
+def _peer(request: web.BaseRequest) -> str:
+    """The process at the other end of the socket, as the kernel vouches for it."""
+    transport = request.transport
+    sock = None if transport is None else transport.get_extra_info("socket")
+    if sock is None:
+        return "a client that is gone"
+    raw = sock.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, gid = struct.unpack("3i", raw)
+    return f"uid={uid} gid={gid} pid={pid}"
+
+
+class _Http(web.Server):
+    """aiohttp's HTTP server with our connections."""
+
+    def __init__(self, handler: Any) -> None:
+        super().__init__(
+            handler,
+            handler_cancellation=True,
+            auto_decompress=False,
+            access_log=None,
+            tcp_keepalive=False,
+            lingering_time=_LINGER,
+            max_line_size=64 * 1024,
+            max_field_size=64 * 1024,
+        )
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(RequestHandler):
+    """A client's connection. One that has said all it wants to say still gets its answers."""
+
+    __slots__ = ("half_closed",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.half_closed = False
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        sock = None if self.transport is None else self.transport.get_extra_info("socket")
+        if sock is None or is_gone(sock):
+            return None
+        self.half_closed = True
+        if self._request_in_progress or self._messages:
+            # After the answers that are due the connection is of no more use.
+            self.close()
+            return True
+        return None
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """What the HTTP server itself answers: to bytes that are no HTTP, and when a handler failed."""
+        if exc is not None and status == 500:
+            log.error("%s %s failed", request.method, request.raw_path, exc_info=exc)
+            message = f"internal error: {type(exc).__name__}; the agent's log says more"
+        response = reply({"message": message or f"HTTP status {status}"}, status)
+        response.force_close()
+        return response

@@ -1,0 +1,83 @@
+"""Objects of the store as clients see them: without what only the cluster itself needs, and without any secret."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from msgspec.structs import replace
+
+from agent.api.conversion import shown_spec, with_defaults
+from agent.api_types.secret import Secret
+from agent.api_types.service import Service, ServiceStatus
+from agent.api_types.swarm import Cluster, ClusterInfo, JoinTokens, Swarm
+from agent.api_types.task import Task
+from agent.pki.root import RootCA
+from agent.pki.tokens import join_token
+
+
+def service_view(service: Service, *, insert_defaults: bool = False, status: ServiceStatus | None = None) -> Service:
+    """A service without the versions of its specs, which are ours."""
+    spec = with_defaults(service.spec) if insert_defaults else service.spec
+    previous = service.previous_spec
+    return replace(
+        service,
+        spec=shown_spec(spec),
+        previous_spec=None if previous is None else shown_spec(previous),
+        service_status=status,
+        spec_version=None,
+        previous_spec_version=None,
+    )
+
+
+def task_view(task: Task) -> Task:
+    """A task without what it remembers of its service."""
+    return replace(task, spec_version=None, service_annotations=None, endpoint=None)
+
+
+def secret_view(secret: Secret) -> Secret:
+    """A secret without its data, which never leaves the cluster but for a task's node."""
+    return replace(secret, spec=replace(secret.spec, data=b""))
+
+
+def cluster_view(cluster: Cluster) -> ClusterInfo:
+    """The swarm as `/info` shows it."""
+    root = _root(cluster.ca_cert)
+    authority = replace(cluster.spec.ca_config, signing_ca_cert="", signing_ca_key="")
+    return ClusterInfo(
+        id=cluster.id,
+        version=cluster.version,
+        created_at=cluster.created_at,
+        updated_at=cluster.updated_at,
+        spec=replace(cluster.spec, ca_config=authority),
+        tls_info=root.tls_info(),
+        default_addr_pool=cluster.default_addr_pool or None,
+        subnet_size=cluster.subnet_size,
+        data_path_port=cluster.data_path_port,
+    )
+
+
+def swarm_view(cluster: Cluster) -> Swarm:
+    """The swarm as `GET /swarm` shows it, with the join tokens."""
+    info = cluster_view(cluster)
+    digest = _root(cluster.ca_cert).digest
+    tokens = JoinTokens(
+        worker=join_token(digest, cluster.worker_secret), manager=join_token(digest, cluster.manager_secret)
+    )
+    return Swarm(
+        id=info.id,
+        version=info.version,
+        created_at=info.created_at,
+        updated_at=info.updated_at,
+        spec=info.spec,
+        tls_info=info.tls_info,
+        default_addr_pool=info.default_addr_pool,
+        subnet_size=info.subnet_size,
+        data_path_port=info.data_path_port,
+        join_tokens=tokens,
+    )
+
+
+@lru_cache(maxsize=16)
+def _root(cert_pem: str) -> RootCA:
+    """The root certificate; parsed once, since `/info` is asked for with every command of the docker CLI."""
+    return RootCA.from_pem(cert_pem.encode())
