@@ -60,8 +60,8 @@ class Store:
         """What `fn` makes of the committed state. It must not wait and must not keep the view."""
         return fn(ReadTx(self._tables))
 
-    async def update(self, fn: Callable[[WriteTx], None]) -> int:
-        """Run `fn`, write its changes as one entry, return its index once it is applied.
+    async def update(self, fn: Callable[[WriteTx], object]) -> int:
+        """Run `fn`, write its changes as one entry, return its index once it is applied; what `fn` returns is dropped.
 
         What `fn` raises is raised and nothing is written. A transaction without a change writes nothing and returns the
         index of now. Being cancelled while it waits does not take the entry back.

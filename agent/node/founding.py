@@ -1,0 +1,81 @@
+"""The first state of a new cluster: its authority, its secrets, its first manager. Pure but for the randomness of keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.api_types.identity import IdSource
+from agent.api_types.node import (
+    ManagerStatus,
+    Node,
+    NodeAvailability,
+    NodeDescription,
+    NodeRole,
+    NodeSpec,
+    NodeState,
+    NodeStatus,
+)
+from agent.api_types.swarm import Cluster, InitRequest
+from agent.api_types.times import Clock
+from agent.pki.identity import NodeIdentity, NodeKey
+from agent.pki.root import RootCA
+from agent.pki.tokens import make_secret
+from agent.pki.unlock import make_unlock_key
+from agent.rpc.addresses import split_address
+from agent.store.transactions import WriteTx
+
+
+@dataclass(frozen=True, slots=True)
+class Founding:
+    """A cluster that does not exist yet, and the identity of its first manager."""
+
+    identity: NodeIdentity
+    cluster: Cluster
+    node: Node
+
+    def write(self, tx: WriteTx) -> None:
+        """Put the cluster and its first manager into an empty store."""
+        tx.create(self.cluster)
+        tx.create(self.node)
+
+
+def found(
+    request: InitRequest, description: NodeDescription, advertise: str, clock: Clock, new_id: IdSource
+) -> Founding:
+    """A new cluster as `request` (its spec complete) wants it, with this node, reached at `advertise`, as its manager."""
+    root = RootCA.create(clock)
+    key = NodeKey.create()
+    cluster_id, node_id = new_id(), new_id()
+    certificate = root.sign(
+        key.request(),
+        node_id,
+        NodeRole.MANAGER,
+        cluster_id=cluster_id,
+        clock=clock,
+        expiry=request.spec.ca_config.node_cert_expiry,
+    )
+    identity = NodeIdentity.from_pem(certificate, key.pem, root.cert_pem)
+    assert root.key_pem is not None
+    cluster = Cluster(
+        id=cluster_id,
+        spec=request.spec,
+        ca_cert=root.cert_pem.decode(),
+        ca_key=root.key_pem.decode(),
+        worker_secret=make_secret(),
+        manager_secret=make_secret(),
+        unlock_key=make_unlock_key() if request.auto_lock_managers else "",
+        default_addr_pool=request.default_addr_pool,
+        subnet_size=request.subnet_size or 24,
+        data_path_port=request.data_path_port or 4789,
+    )
+    node = Node(
+        id=node_id,
+        spec=NodeSpec(
+            role=NodeRole.MANAGER,
+            availability=NodeAvailability(request.availability.lower() or NodeAvailability.ACTIVE),
+        ),
+        description=description,
+        status=NodeStatus(state=NodeState.READY, addr=split_address(advertise)[0]),
+        manager_status=ManagerStatus(leader=True, reachability="reachable", addr=advertise),
+    )
+    return Founding(identity, cluster, node)
