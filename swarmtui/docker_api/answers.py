@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +21,14 @@ Filters = Mapping[str, Sequence[str]]
 """`{"service": ["web"]}`: values of one key are alternatives, keys all apply."""
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What a create answered."""
+
+    id: str
+    warnings: tuple[str, ...] = ()
 
 
 def negotiate(advertised: str, address: EngineAddress) -> str:

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ import msgspec
 
 from swarmtui.docker_api.address import EngineAddress
 from swarmtui.docker_api.answers import (
+    Created,
     Filters,
     Json,
     decode,
@@ -31,7 +31,8 @@ from swarmtui.docker_api.answers import (
 )
 from swarmtui.docker_api.errors import ApiError, ConnectionFailed, MalformedAnswer
 from swarmtui.docker_api.lines import LineSplitter
-from swarmtui.docker_api.times import SECOND
+from swarmtui.docker_api.log_query import LogQuery
+from swarmtui.docker_api.times import time_parameter
 from swarmtui.docker_api.transport import ByteStream, Params, Transport
 from swarmtui.docker_api.types import (
     Config,
@@ -52,44 +53,6 @@ T = TypeVar("T")
 
 _SLICE = 500
 """Objects that are decoded before the loop gets its turn: 500 tasks take about 5 ms."""
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """What a create answered."""
-
-    id: str
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LogQuery:
-    """Parameters of a log stream. Times are nanoseconds since the epoch, 0 = unbounded; `tail` None = all."""
-
-    follow: bool = False
-    stdout: bool = True
-    stderr: bool = True
-    since: int = 0
-    until: int = 0
-    tail: int | None = None
-    timestamps: bool = True
-    details: bool = True
-
-    def params(self) -> dict[str, str]:
-        """As the API wants them; times with their nanoseconds."""
-        flags = {
-            "follow": self.follow,
-            "stdout": self.stdout,
-            "stderr": self.stderr,
-            "timestamps": self.timestamps,
-            "details": self.details,
-        }
-        params = {name: "1" for name, wanted in flags.items() if wanted}
-        for name, moment in (("since", self.since), ("until", self.until)):
-            if moment:
-                params[name] = f"{moment // SECOND}.{moment % SECOND:09d}"
-        params["tail"] = "all" if self.tail is None else str(self.tail)
-        return params
 
 
 class EngineClient:
@@ -300,7 +263,7 @@ class EngineClient:
         params = filter_params(filters)
         for name, moment in (("since", since), ("until", until)):
             if moment:
-                params[name] = f"{moment // SECOND}.{moment % SECOND:09d}"
+                params[name] = time_parameter(moment)
         async with self._transport.stream("GET", await self._path("/events"), params=params) as stream:
             splitter = LineSplitter()
             async for chunk in stream:

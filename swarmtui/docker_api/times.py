@@ -63,6 +63,11 @@ def format_time(ns: int) -> str:
     return f"{t.tm_year:04d}-{t.tm_mon:02d}-{t.tm_mday:02d}T{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}.{rest:09d}Z"
 
 
+def time_parameter(ns: int) -> str:
+    """A time as `since` and `until` take it: seconds since the epoch with all nine digits of the nanoseconds."""
+    return f"{ns // SECOND}.{ns % SECOND:09d}"
+
+
 def parse_duration(text: str) -> int:
     """A duration as Go writes it (`1m30s`, `250ms`, and `d` for days) in nanoseconds; ValueError names the text."""
     if text == "0":
