@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 
-from cluster import running_cluster  # noqa: E402 - the tests' cluster is beside the integration tests
+from cluster import running_cluster
 
 WINDOW = 20.0
 """Seconds of CPU time that are looked at; heartbeats come every second."""
