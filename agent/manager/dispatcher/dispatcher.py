@@ -1,0 +1,385 @@
+"""The dispatcher: sessions with nodes, their lives, their assignments, the table of published ports.
+
+A session is one stream. What the node says raises the states of its tasks and proves that it lives; what it is sent
+follows the store. Everything here is lost with the leadership and made anew by the next leader, which suspects nobody and
+gives every node full periods to come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from typing import ClassVar
+
+from agent.api_types.errors import InvalidArgument, Unavailable
+from agent.api_types.identity import IdSource
+from agent.api_types.node import Node, NodeDescription, NodeState
+from agent.api_types.service import Service
+from agent.api_types.swarm import Cluster
+from agent.api_types.task import Task
+from agent.api_types.times import SECOND, Clock
+from agent.manager.control_loop import ControlLoop
+from agent.manager.dispatcher.connections import Connections
+from agent.manager.dispatcher.ingress import answers, ingress_services, publishes
+from agent.manager.dispatcher.liveness import Liveness
+from agent.manager.dispatcher.node_reports import NodeReport, NodeWriter
+from agent.manager.dispatcher.session import Session
+from agent.manager.status_reports import StatusWriter
+from agent.rpc.connection import Connection, Handler
+from agent.rpc.errors import RpcError
+from agent.rpc.messages import (
+    Described,
+    Heartbeat,
+    IngressTable,
+    Leaving,
+    ManagerAddress,
+    Message,
+    SessionEnd,
+    SessionOpen,
+    SessionReady,
+    StatusReport,
+)
+from agent.rpc.peer import Peer, Purpose
+from agent.rpc.stream import Stream
+from agent.store.store import Store
+from agent.store.transactions import ReadTx
+from agent.store.watching import Commit, Event, EventKind
+
+log = logging.getLogger(__name__)
+
+DEFAULT_PERIOD = SECOND
+LEASE = 60 * SECOND
+"""How long a new leader waits for a node that told the old one that it would be back."""
+
+LEADER_CHANGED = 'Node moved to "unknown" state due to leadership change in cluster'
+LEAVING = "the agent stopped in order; its tasks stay until it is back"
+
+
+class Dispatcher(ControlLoop):
+    """The leader's side of all sessions. `run` while this manager leads; `handlers` may be registered before."""
+
+    kinds: ClassVar[tuple[type, ...]] = (Node, Task, Service, Cluster)
+
+    def __init__(self, store: Store, clock: Clock, *, monotonic: Clock, new_id: IdSource) -> None:
+        super().__init__(store, clock)
+        self._monotonic = monotonic
+        self._new_id = new_id
+        self._sessions: dict[str, Session] = {}
+        self._addresses: dict[str, str] = {}
+        """The listener (`host:port`) of every node that this leader heard."""
+        self._liveness = Liveness(DEFAULT_PERIOD)
+        self._statuses = StatusWriter(store, clock)
+        self._nodes = NodeWriter(store)
+        self._table: IngressTable | None = None
+        self._table_is_old = False
+        self._leads = False
+        self.connections = Connections()
+
+    # -- for the wiring and for other rooms of the manager
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """What nodes may call."""
+        return {"session": self._serve}
+
+    def on_connection(self, connection: Connection) -> None:
+        """The listener has an authenticated connection."""
+        self.connections.add(connection)
+
+    def accept(self, peer: Peer) -> str | None:
+        """Why a node with a valid certificate is not let in: it was removed. None lets it in."""
+        if self.store.view(lambda tx: tx.get(Node, peer.node_id)) is None:
+            return f"node {peer.node_id} is not part of this cluster: it was removed; leave the swarm and join again"
+        return None
+
+    def connection_of(self, node_id: str, purpose: Purpose) -> Connection | None:
+        """The newest connection that the node holds for the purpose, if it stands."""
+        return self.connections.get(node_id, purpose)
+
+    def suspected(self, node_id: str) -> bool:
+        """Whether the node's connection broke without a word of leave."""
+        return self._liveness.suspected(node_id)
+
+    def connected(self, node_id: str) -> bool:
+        """Whether the node has a session."""
+        return node_id in self._sessions
+
+    @property
+    def lateness(self) -> int:
+        """How late this loop came to its ticks at worst in the last ten periods, in nanoseconds."""
+        return self._liveness.lateness
+
+    # -- the loop
+
+    async def run(self) -> None:
+        """Serve sessions until cancelled."""
+        self._liveness = Liveness(self.store.view(heartbeat_period))
+        self._statuses, self._nodes = StatusWriter(self.store, self.clock), NodeWriter(self.store)
+        self._table, self._addresses = None, {}
+        self._leads = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._statuses.run())
+                group.create_task(self._nodes.run())
+                self._expect_nodes()
+                group.create_task(self._judge())
+                group.create_task(super().run())
+        finally:
+            self._leads = False
+            for session in self._sessions.values():
+                session.end("this manager no longer leads the cluster")
+
+    def _expect_nodes(self) -> None:
+        """A new leader knows of no node whether it lives; it says so and gives each of them time to come."""
+        for node in self.store.view(lambda tx: tx.all(Node)):
+            if node.status.state is NodeState.DOWN:
+                continue
+            self._liveness.expect(node.id, LEASE if node.status.state is NodeState.DISCONNECTED else 0)
+            if node.status.state is NodeState.READY:
+                self._nodes.report(node.id, NodeReport(NodeState.UNKNOWN, LEADER_CHANGED))
+
+    async def load(self) -> None:
+        self._table_is_old = True
+        known = {node.id for node in self.store.view(lambda tx: tx.all(Node))}
+        for node_id, session in self._sessions.items():
+            if node_id not in known:
+                self._remove(node_id)
+            else:
+                session.tasks_changed(task.id for task in self._tasks_of(node_id))
+
+    def _tasks_of(self, node_id: str) -> list[Task]:
+        return self.store.view(lambda tx: tx.find(Task, "node", node_id))
+
+    def observe(self, commit: Commit) -> None:
+        changed: dict[str, list[str]] = {}
+        for event in commit.events:
+            if isinstance(event.object, Task):
+                if event.object.node_id in self._sessions:
+                    changed.setdefault(event.object.node_id, []).append(event.object.id)
+                self._table_is_old = self._table_is_old or _changes_table(event)
+            elif isinstance(event.object, Service):
+                before = event.old.endpoint if isinstance(event.old, Service) else None
+                if event.kind is not EventKind.UPDATE or before != event.object.endpoint:
+                    self._table_is_old = True
+            elif isinstance(event.object, Node):
+                self._observe_node(event.object, event.kind)
+            elif isinstance(event.object, Cluster):
+                self._set_period(heartbeat_period_of(event.object))
+        for node_id, task_ids in changed.items():
+            self._sessions[node_id].tasks_changed(task_ids)
+
+    def _observe_node(self, node: Node, kind: EventKind) -> None:
+        if kind is EventKind.REMOVE:
+            self._remove(node.id)
+        elif kind is EventKind.CREATE and node.id not in self._sessions:
+            self._liveness.expect(node.id)
+
+    def _remove(self, node_id: str) -> None:
+        self._liveness.forget(node_id)
+        self._addresses.pop(node_id, None)
+        self._table_is_old = True
+        session = self._sessions.get(node_id)
+        if session is not None:
+            session.end("the node was removed from the cluster", removed=True)
+
+    def _set_period(self, period: int) -> None:
+        if period == self._liveness.period:
+            return
+        self._liveness.period = period
+        for session in self._sessions.values():
+            session.end("the heartbeat period of the cluster changed")
+
+    async def act(self) -> int | None:
+        if self._table_is_old:
+            self._table_is_old = False
+            self._make_table()
+        return None
+
+    def _make_table(self) -> None:
+        """Make the table anew; nobody is told of one that a new leader cannot complete yet."""
+        if self._awaits_backends():
+            return
+        services = self.store.view(lambda tx: ingress_services(tx, self._addresses, self._liveness.away))
+        if self._table is None or services != self._table.services:
+            self._table = IngressTable(services)
+            for session in self._sessions.values():
+                session.table_changed()
+
+    def _awaits_backends(self) -> bool:
+        """Whether a node that runs tasks of a published service has not been heard by this leader, but may yet be."""
+        awaited = set(self._liveness.awaited())
+        if self._table is not None or not awaited:
+            return False
+
+        def any_backend(tx: ReadTx) -> bool:
+            published = {service.id for service in tx.all(Service) if publishes(service)}
+            return any(
+                task.service_id in published and answers(task)
+                for node_id in awaited
+                for task in tx.find(Task, "node", node_id)
+            )
+
+        return self.store.view(any_backend)
+
+    # -- lives
+
+    async def _judge(self) -> None:
+        last = self._monotonic()
+        while True:
+            await asyncio.sleep(self._liveness.interval / SECOND)
+            now = self._monotonic()
+            awaited = len(list(self._liveness.awaited()))
+            for node_id, reason in self._liveness.tick(now - last):
+                log.warning("node %s is down: %s", node_id, reason)
+                self._nodes.report(node_id, NodeReport(NodeState.DOWN, reason.value))
+                self._addresses.pop(node_id, None)
+                session = self._sessions.get(node_id)
+                if session is not None:
+                    session.end("no heartbeat came in three periods; open a new session")
+                self._refresh_table()
+            if awaited and not list(self._liveness.awaited()):
+                self._refresh_table()
+            last = now
+
+    def _refresh_table(self) -> None:
+        if self._leads:
+            self._make_table()
+
+    # -- sessions
+
+    async def _serve(self, stream: Stream, opening: Message, connection: Connection) -> None:
+        if not isinstance(opening, SessionOpen):
+            raise InvalidArgument(f"a session is opened with SessionOpen, not {type(opening).__name__}")
+        if not self._leads:
+            raise Unavailable("this manager does not lead the cluster")
+        node_id = connection.peer.node_id
+        node = self.store.view(lambda tx: tx.get(Node, node_id))
+        if node is None:
+            await stream.send(SessionEnd(f"node {node_id} is not part of this cluster", removed=True))
+            return
+        session = Session(self._new_id(), node_id, opening.address, stream, self.store, ingress=lambda: self._table)
+        self._enter(session, opening, connection.peer)
+        ready = SessionReady(
+            session_id=session.session_id,
+            heartbeat_period=self._liveness.period,
+            managers=self.store.view(managers),
+            node=node,
+            cluster_id=self.store.view(cluster_id),
+        )
+        try:
+            await self._converse(session, stream, ready)
+        finally:
+            self._leave(session)
+
+    async def _converse(self, session: Session, stream: Stream, ready: SessionReady) -> None:
+        """Both directions until one of them ends."""
+        tasks = [
+            asyncio.ensure_future(session.send_all(ready)),
+            asyncio.ensure_future(self._listen(session, stream)),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                with contextlib.suppress(RpcError):
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            for task in tasks:
+                if not task.cancelled():
+                    with contextlib.suppress(RpcError):
+                        task.result()
+
+    async def _listen(self, session: Session, stream: Stream) -> None:
+        while True:
+            message = await stream.receive()
+            if self._sessions.get(session.node_id) is session:
+                self._liveness.heard(session.node_id)
+            match message:
+                case Heartbeat():
+                    pass
+                case StatusReport(reports):
+                    self._statuses.report(session.node_id, reports)
+                case Described(description):
+                    self._nodes.report(session.node_id, NodeReport(description=description))
+                case Leaving(lease):
+                    self._take_leave(session, lease)
+                case _:
+                    raise InvalidArgument(f"{type(message).__name__} has no place in a session")
+
+    def _enter(self, session: Session, opening: SessionOpen, peer: Peer) -> None:
+        before = self._sessions.get(session.node_id)
+        self._sessions[session.node_id] = session
+        if before is not None:
+            before.end("the node opened another session")
+        self._addresses[session.node_id] = opening.address
+        self._liveness.connected(session.node_id)
+        self._report_ready(session, opening.description, peer)
+        self._refresh_table()
+        log.info("node %s has session %s from %s", session.node_id, session.session_id, peer.address)
+
+    def _report_ready(self, session: Session, description: NodeDescription, peer: Peer) -> None:
+        address = host_of(session.address) or host_of(peer.address)
+        self._nodes.report(session.node_id, NodeReport(NodeState.READY, "", address, description))
+
+    def _take_leave(self, session: Session, lease: int) -> None:
+        if self._sessions.get(session.node_id) is not session:
+            return
+        session.orderly = True
+        self._liveness.leaving(session.node_id, lease)
+        self._nodes.report(session.node_id, NodeReport(NodeState.DISCONNECTED, LEAVING))
+        self._refresh_table()
+
+    def _leave(self, session: Session) -> None:
+        if self._sessions.get(session.node_id) is not session:
+            return
+        del self._sessions[session.node_id]
+        self._liveness.disconnected(session.node_id)
+        if self._liveness.suspected(session.node_id) and self._leads and not session.orderly:
+            log.warning("node %s is suspected: its session broke", session.node_id)
+        self._refresh_table()
+
+
+def _changes_table(event: Event) -> bool:
+    """Whether a task began or ceased to take connections."""
+    task, old = event.object, event.old
+    if not isinstance(task, Task):
+        return False
+    now = event.kind is not EventKind.REMOVE and answers(task)
+    before = isinstance(old, Task) and answers(old)
+    return now != before
+
+
+def heartbeat_period_of(cluster: Cluster) -> int:
+    """The period that a person set, in nanoseconds, else a second."""
+    return cluster.spec.dispatcher.heartbeat_period or DEFAULT_PERIOD
+
+
+def heartbeat_period(tx: ReadTx) -> int:
+    """The cluster's heartbeat period in nanoseconds."""
+    return next((heartbeat_period_of(cluster) for cluster in tx.all(Cluster)), DEFAULT_PERIOD)
+
+
+def cluster_id(tx: ReadTx) -> str:
+    """The cluster's id, empty before it has one."""
+    return next((cluster.id for cluster in tx.all(Cluster)), "")
+
+
+def managers(tx: ReadTx) -> list[ManagerAddress]:
+    """The managers and their listeners."""
+    return [
+        ManagerAddress(node.id, node.manager_status.addr)
+        for node in tx.all(Node)
+        if node.manager_status is not None and node.manager_status.addr
+    ]
+
+
+_WILDCARDS = frozenset({"", "0.0.0.0", "::"})
+
+
+def host_of(address: str) -> str:
+    """The host of `host:port` (brackets of IPv6 taken off); empty for a wildcard."""
+    host = address.rpartition(":")[0].strip("[]")
+    return "" if host in _WILDCARDS else host

@@ -1,0 +1,86 @@
+"""One node's session: what it is sent, in order, by one task; what it says is the dispatcher's affair."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from agent.manager.dispatcher.assignments import NodeAssignments
+from agent.rpc.messages import IngressTable, SessionEnd, SessionReady
+from agent.rpc.stream import Stream
+from agent.store.store import Store
+
+GATHER = 0.01
+"""Seconds in which changes for a node are gathered into one message."""
+
+
+class Session:
+    """The sending half of a session. Callers mark what changed; the sender looks it up when it gets to send."""
+
+    def __init__(
+        self,
+        session_id: str,
+        node_id: str,
+        address: str,
+        stream: Stream,
+        store: Store,
+        ingress: Callable[[], IngressTable | None],
+    ) -> None:
+        self.session_id = session_id
+        self.node_id = node_id
+        self.address = address
+        """The node's own listener."""
+        self.orderly = False
+        """Whether the session's end is no reason for suspicion."""
+        self._stream = stream
+        self._store = store
+        self._ingress = ingress
+        self._sent_table: IngressTable | None = None
+        self._assignments = NodeAssignments(node_id)
+        self._changed: dict[str, None] = {}
+        self._end: SessionEnd | None = None
+        self._wake = asyncio.Event()
+
+    def tasks_changed(self, task_ids: Iterable[str]) -> None:
+        """Tasks of the node were made, changed or removed."""
+        self._changed.update(dict.fromkeys(task_ids))
+        self._wake.set()
+
+    def table_changed(self) -> None:
+        """There is another table of published ports."""
+        self._wake.set()
+
+    def end(self, reason: str, *, removed: bool = False) -> None:
+        """Say why and end; no reason to suspect the node."""
+        self.orderly = True
+        self._end = self._end or SessionEnd(reason, removed)
+        self._wake.set()
+
+    async def send_all(self, ready: SessionReady) -> None:
+        """Send everything until the session is ended from this side. StreamFailed when it breaks."""
+        await self._stream.send(ready)
+        complete = self._store.view(lambda tx: self._assignments.complete(tx, self._store.index))
+        await self._stream.send(complete)
+        while self._end is None:
+            await self._send_table()
+            if not self._changed and self._end is None:
+                await self._wake.wait()
+                # What belongs together (the tasks of one scheduling pass) mostly comes together.
+                await asyncio.sleep(GATHER)
+            self._wake.clear()
+            await self._send_changes()
+        await self._stream.send(self._end)
+
+    async def _send_changes(self) -> None:
+        changed, self._changed = self._changed, {}
+        if not changed:
+            return
+        message = self._store.view(lambda tx: self._assignments.difference(tx, self._store.index, changed))
+        if message is not None:
+            await self._stream.send(message)
+
+    async def _send_table(self) -> None:
+        table = self._ingress()
+        if table is not None and table is not self._sent_table:
+            self._sent_table = table
+            await self._stream.send(table)
