@@ -151,7 +151,9 @@ class TaskStatus(ApiObject, frozen=True):
 
 
 class Task(ApiObject, frozen=True):
-    """A task; `spec_version` (our addition) is the service's spec version that the task was made from."""
+    """A task. Our additions: `spec_version` is the service's spec version that it was made from; `start_after` is the time
+    before which a task whose desired state is READY is not started (the restart delay; empty: as soon as it can).
+    """
 
     id: str = present("ID", "")
     version: Version = nested("Version", Version)
@@ -171,6 +173,7 @@ class Task(ApiObject, frozen=True):
     spec_version: Version | None = omitempty("SpecVersion", None)
     service_annotations: ServiceAnnotations | None = omitempty("ServiceAnnotations", None)
     endpoint: Endpoint | None = omitempty("Endpoint", None)
+    start_after: str = omitempty("StartAfter", "")
 
 
 class ServiceAnnotations(ApiObject, frozen=True):
