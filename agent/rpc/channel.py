@@ -75,6 +75,7 @@ class Channel(asyncio.BufferedProtocol):
         self._pending_size = 0
         self._flush_due = False
         self._began = False
+        self._stopping = False
         self._ending = False
         self._timer: asyncio.TimerHandle | None = None
         self.on_frames: Callable[[list[Frame]], None] | None = None
@@ -311,8 +312,9 @@ class Channel(asyncio.BufferedProtocol):
 
     def _stop(self, failure: RpcError) -> None:
         """Send what is queued and TLS's own last words, close our half, and linger."""
-        if self._ending:
+        if self._ending or self._stopping:
             return
+        self._stopping = True
         try:
             self._flush()
             self._session.end()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -169,8 +171,14 @@ async def _connect(channel: Channel, address: str, host: str, port: int, source:
         # The kernel's own, of the same class as that of asyncio.timeout.
         raise Unreachable(f"cannot connect to {address}: no answer; is the host up, and the port open?") from None
     except OSError as error:
-        why = error.strerror or str(error)
-        raise Unreachable(f"cannot connect to {address}: {why}; is the agent running there?") from None
+        raise Unreachable(f"cannot connect to {address}: {_why(error)}; is the agent running there?") from None
+
+
+def _why(error: OSError) -> str:
+    """The kernel's words; asyncio puts others in their place."""
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 @asynccontextmanager
