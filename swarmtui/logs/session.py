@@ -239,10 +239,8 @@ class LogSession:
             opened = client.task_logs(name, _query(options))
         has_terminal = bool(template.container_spec and template.container_spec.tty)
         async with opened as stream:
-            # Engines from API 1.42 on say what they send; before, the specification tells.
-            raw = "raw-stream" in stream.content_type or (
-                has_terminal and "multiplexed-stream" not in stream.content_type
-            )
+            # The specification tells whether there are frames; before API 1.42 a framed stream may be labelled raw.
+            raw = has_terminal and "multiplexed-stream" not in stream.content_type
             assembler = LineAssembler(terminal=raw)
             yield ordered, [], True
             while chunk := await stream.read():
