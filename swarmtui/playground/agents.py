@@ -26,7 +26,7 @@ def command(instance: Instance, tier: Tier, program: Sequence[str] = PROGRAM) ->
         "--listen",
         f"{instance.address}:{SWARM_PORT}",
         "--engine",
-        f"unix://{instance.engine_socket}" if tier is Tier.ENGINE else "process",
+        instance.engine_host if tier is Tier.ENGINE else "process",
         "--hostname",
         instance.name,
     ]

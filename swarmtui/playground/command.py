@@ -24,7 +24,7 @@ from swarmtui.playground.session import (
     PlaygroundError,
     PlaygroundSession,
 )
-from swarmtui.playground.tier import Tier, TierUnavailable
+from swarmtui.playground.tier import AUTO, Tier, TierUnavailable
 
 CONSOLE = "swarmtui.ui.app"
 """The room above this one: found by its name when a console is wanted, so that this one never needs it."""
@@ -49,8 +49,8 @@ Show = Callable[[PlaygroundSession], Awaitable[None]]
 )
 @click.option(
     "--tier",
-    type=click.Choice(["auto", *(tier.value for tier in Tier)]),
-    default="auto",
+    type=click.Choice([AUTO, *(tier.value for tier in Tier)]),
+    default=AUTO,
     show_default=True,
     help="Kind of instances; auto takes the richest that this machine allows.",
 )

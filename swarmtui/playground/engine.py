@@ -21,7 +21,7 @@ def command(instance: Instance) -> list[str]:
         "--config-file",
         ENGINE_CONFIGURATION,
         "--host",
-        f"unix://{instance.engine_socket}",
+        instance.engine_host,
         "--data-root",
         str(instance.folder / "engine"),
         "--exec-root",

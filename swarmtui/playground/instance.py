@@ -56,6 +56,11 @@ class Instance:
         return self.folder / "engine.sock"
 
     @property
+    def engine_host(self) -> str:
+        """The private engine's address."""
+        return f"unix://{self.engine_socket}"
+
+    @property
     def docker_host(self) -> str:
         """For `export DOCKER_HOST=`."""
         return f"unix://{self.socket}"

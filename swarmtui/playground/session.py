@@ -21,7 +21,7 @@ from swarmtui.playground.keeper import Configuration
 from swarmtui.playground.keeping import KeeperFailed, KeeperLink, clean_environment
 from swarmtui.playground.places import SESSION_VARIABLE
 from swarmtui.playground.preparing import Ground, prepare
-from swarmtui.playground.tier import Choice, Tier, search_path
+from swarmtui.playground.tier import AUTO, Choice, Tier, search_path
 from swarmtui.playground.wire import Message
 
 DEFAULT_NODES = 5
@@ -31,6 +31,10 @@ _ALL_READY = 60.0
 
 class PlaygroundError(Exception):
     """Something could not be done; the text says what, to which instance, and what to do."""
+
+
+class EngineFailed(PlaygroundError):
+    """The private engine of an instance did not start."""
 
 
 class Step(StrEnum):
@@ -72,7 +76,7 @@ class Options:
     """What a person asked for."""
 
     nodes: int = DEFAULT_NODES
-    tier: str = "auto"
+    tier: str = AUTO
     length: timedelta = DEFAULT_LENGTH
     limit: int = DEFAULT_NODES
     """Instances at once, at most; never less than `nodes`."""
@@ -156,20 +160,14 @@ class PlaygroundSession:
     # Its life
 
     async def __aenter__(self) -> PlaygroundSession:
-        loop = asyncio.get_running_loop()
-        self._started_at = loop.time()
-        self._ground = await asyncio.to_thread(prepare, self._options.tier)
+        self._started_at = asyncio.get_running_loop().time()
         try:
-            self._environment = {
-                **clean_environment(SESSION_VARIABLE, self.name, os.environ),
-                "PATH": search_path(),
-            }
-            self._keeper = await self._launch_keeper(self._ground)
-            await self._form(self._options.nodes)
-        except BaseException as error:
-            failure = self._explained(error)
-            await self._end()
-            raise failure from error
+            await self._open(self._options.tier)
+        except EngineFailed as error:
+            if self._options.tier != AUTO:
+                raise
+            # Installed is not the same as usable: its kernel may lack what engines need. There is a tier that needs less.
+            await self._open(Tier.NAMESPACES, f"the engine that is installed does not start in an instance: {error}")
         self._watch_clock()
         return self
 
@@ -269,6 +267,20 @@ class PlaygroundSession:
             raise RuntimeError("a playground's session is used inside `async with`")
         return self._keeper
 
+    async def _open(self, tier: str, reason: str = "") -> None:
+        """Make the ground and form the cluster on it, or leave nothing."""
+        self._ground = await asyncio.to_thread(prepare, tier)
+        if reason:
+            self._ground.choice = replace(self._ground.choice, reason=reason)
+        try:
+            self._environment = {**clean_environment(SESSION_VARIABLE, self.name, os.environ), "PATH": search_path()}
+            self._keeper = await self._launch_keeper(self._ground)
+            await self._form(self._options.nodes)
+        except BaseException as error:
+            failure = self._explained(error)
+            await self._end()
+            raise failure from error
+
     async def _launch_keeper(self, ground: Ground) -> KeeperLink:
         host = ground.addressing.host
         return await KeeperLink.launch(
@@ -287,6 +299,8 @@ class PlaygroundSession:
 
     async def _form(self, nodes: int) -> None:
         """Start the first instances side by side; workers join as soon as they and the manager are there."""
+        self._instances.clear()
+        self._last_number = 0
         first = self._plan(Role.MANAGER)
         workers = [self._plan(Role.WORKER) for _ in range(nodes - 1)]
         token: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -335,7 +349,10 @@ class PlaygroundSession:
         instance.pid = await self._link.start(instance.name, address, hosts)
         self._done(instance, Step.MACHINE)
         if self.tier.tier is Tier.ENGINE:
-            await self._spawn(instance, engine.SERVICE, engine.command(instance), f"unix://{instance.engine_socket}")
+            try:
+                await self._spawn(instance, engine.SERVICE, engine.command(instance), instance.engine_host)
+            except (EngineError, KeeperFailed) as error:
+                raise EngineFailed(str(error)) from error
             self._done(instance, Step.ENGINE)
         await self._start_agent(instance)
 
@@ -459,6 +476,7 @@ class PlaygroundSession:
     async def _end(self) -> None:
         # Nobody needs to hear of every instance that stops now.
         self._callbacks.clear()
+        self._endings.clear()
         if self._timer is not None:
             self._timer.cancel()
         ground = self._entered

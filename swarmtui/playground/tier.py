@@ -29,6 +29,9 @@ class Tier(StrEnum):
         return self is not Tier.LOOPBACK
 
 
+AUTO = "auto"
+"""Asks for the richest tier that the machine allows."""
+
 ENGINE_PROGRAMS = ("dockerd", "containerd", "runc")
 
 
@@ -56,7 +59,7 @@ class TierUnavailable(Exception):
 
 
 def choose(wanted: str, can: Capabilities) -> Choice:
-    """The tier for `auto`, or the one that is named if it can be had. Raises TierUnavailable."""
+    """The tier for AUTO, or the one that is named if it can be had. Raises TierUnavailable."""
     grouped = not can.namespaces_obstacle and not can.groups_obstacle
     engine_obstacle = can.namespaces_obstacle or can.groups_obstacle or can.engine_obstacle
     choices = {
@@ -67,7 +70,7 @@ def choose(wanted: str, can: Capabilities) -> Choice:
         ),
         Tier.LOOPBACK: ("", f"no namespaces: {can.namespaces_obstacle}"),
     }
-    if wanted != "auto":
+    if wanted != AUTO:
         tier = Tier(wanted)
         obstacle, _reason = choices[tier]
         if obstacle:

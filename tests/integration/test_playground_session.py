@@ -214,3 +214,21 @@ async def test_cancelled_while_it_starts_it_leaves_nothing(opened: Open) -> None
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
+
+
+@pytest.mark.root
+@pytest.mark.skipif(choose("auto", probe()).tier != "engine", reason="needs root and an installed engine")
+async def test_an_engine_that_does_not_start_is_done_without_and_the_reason_is_shown(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "dockerd"
+    broken.write_text("#!/bin/sh\necho the kernel has no overlay >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    session = await opened("auto", 2)
+    assert session.tier.tier == "namespaces"
+    assert "does not start in an instance" in session.tier.reason
+    assert "the kernel has no overlay" in session.tier.reason
+    assert [one.state for one in session.instances] == [InstanceState.RUNNING] * 2
+    with pytest.raises(PlaygroundError, match="the kernel has no overlay"):
+        await opened("engine", 1)
