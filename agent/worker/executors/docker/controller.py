@@ -248,12 +248,12 @@ class DockerController:
         while True:
             if container is None:
                 raise RejectedByExecutor(outcome.exit_text(watching.exit_code or 0, outcome.DESTROYED).error)
+            if container.health in ("", "healthy"):
+                return
             if container.ended:
                 end = outcome.exit_status(container, unhealthy=unhealthy)
                 if end.error:
                     raise RejectedByExecutor(end.error)
-                return
-            if container.health in ("", "healthy"):
                 return
             if container.health == "unhealthy" and not unhealthy:
                 unhealthy = True

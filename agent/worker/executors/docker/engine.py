@@ -45,9 +45,12 @@ class Engine:
     def __init__(self, address: str) -> None:
         self.address = address
         # No bound on connections: each followed log holds one.
-        connector = aiohttp.UnixConnector(address.removeprefix(UNIX), limit=0) if address.startswith(UNIX) else None
-        self._connector = connector
-        self._client = aiodocker.Docker(url=address, connector=connector)
+        self._connector: aiohttp.BaseConnector | None = None
+        if address.startswith(UNIX):
+            self._connector = aiohttp.UnixConnector(address.removeprefix(UNIX), limit=0)
+        # With a connector of one's own, aiodocker takes the address for the URL's host, which a socket has none of.
+        url = "http://engine" if self._connector is not None else address
+        self._client = aiodocker.Docker(url=url, connector=self._connector)
 
     async def close(self) -> None:
         """Let go of every connection."""
@@ -93,10 +96,14 @@ class Engine:
             yield response.content
         except aiodocker.DockerError as error:
             if error.status == CONNECTION_FAILED or is_passing(error.status, error.message):
-                raise EngineUnavailable(f"Cannot reach the Docker Engine: {error.message}") from None
+                raise EngineUnavailable(
+                    f"the Docker Engine at {self.address} cannot be reached: {error.message}"
+                ) from None
             raise EngineError(error.status, error.message) from None
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise EngineUnavailable(f"the Docker Engine went away: {error or type(error).__name__}") from None
+            raise EngineUnavailable(
+                f"the Docker Engine at {self.address} went away: {error or type(error).__name__}"
+            ) from None
         finally:
             if response is not None:
                 if response.content.is_eof():

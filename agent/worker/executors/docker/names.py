@@ -24,7 +24,7 @@ def task_name(task: Task) -> str:
     if task.name:
         return task.name
     service = task.service_annotations.name if task.service_annotations else ""
-    return f"{service or task.service_id}.{slot_of(task)}.{task.id}"
+    return ".".join(part for part in (service or task.service_id, slot_of(task), task.id) if part)
 
 
 def labels(task: Task, owner: str) -> dict[str, str]:
