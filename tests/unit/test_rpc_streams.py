@@ -11,6 +11,7 @@ from rpc_cluster import Heartbeat, TestCluster, connected, echo, listening, reco
 
 from agent.api_types.errors import NotFound
 from agent.api_types.node import NodeRole
+from agent.rpc import channel as channel_module
 from agent.rpc import connection as connection_module
 from agent.rpc import stream as stream_module
 from agent.rpc.client import dial
@@ -479,6 +480,29 @@ async def test_a_peer_that_vanishes(cluster: TestCluster) -> None:
             await reader.receive()
         assert "127.0.0.1" in await accepted.wait_closed()
         gate.leave.set()
+
+
+async def test_a_peer_that_hangs(cluster: TestCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped, as by SIGSTOP: its kernel still acknowledges, until its buffers are full."""
+    monkeypatch.setattr(channel_module, "STALL", 0.1)
+    gate = Gate()
+    async with connected(cluster, {"gate": gate}) as (dialled, accepted):
+        transport = accepted._channel._transport
+        assert transport is not None
+        transport.pause_reading()
+
+        async def fill() -> None:
+            stream = await dialled.open("gate", Heartbeat())
+            await stream.send_bytes(b"x" * WINDOW)
+
+        with pytest.raises(ExceptionGroup) as caught:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(100):
+                    group.create_task(fill())
+        assert caught.group_contains(ConnectionLost, match="has taken nothing for 0 s: it hangs, or its host does")
+        assert "has taken nothing" in await dialled.wait_closed()
+        gate.leave.set()
+        transport.resume_reading()
 
 
 async def test_a_stopping_listener_says_so(cluster: TestCluster) -> None:
