@@ -83,8 +83,9 @@ def _wait(child: int, said: list[str], answer: int, watched: int) -> None:
     poller = select.poll()
     poller.register(ended, select.POLLIN)
     poller.register(watched, select.POLLIN)
+    poller.register(answer, 0)
     if all(descriptor != ended for descriptor, _events in poller.poll()):
-        # The task is gone; in a process namespace the kernel has killed the program, here nobody has.
+        # The task is gone, and without a process namespace nobody has killed the program; or nobody wants it any more.
         os.kill(child, 9)
     _pid, status = os.waitpid(child, 0)
     tell(answer, f"exited {exit_code(status)}")

@@ -1,0 +1,295 @@
+"""Control groups of containers: bounds, accounts, and a list of members. Version 1, version 2, or none where not allowed.
+
+Containers' groups lie below the agent's own (`swarmtui/<first 16 digits of the container id>`), so that whoever bounds or kills
+the agent's group means its tasks too. Version 2 hands no controllers down from a group that has processes of its own; where
+that is so, a group at the root of the hierarchy is used, as engines do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+WANTED = ("memory", "cpu", "cpuacct", "pids")
+PERIOD = 100_000
+"""Microseconds of the window in which CPU time is bounded."""
+PARENT = "swarmtui"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a container may use at most: bytes, billionths of a core, processes. 0 for no bound."""
+
+    memory_bytes: int = 0
+    nano_cpus: int = 0
+    pids: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a container uses: bytes, nanoseconds of CPU, processes; bounds are 0 where there are none."""
+
+    memory_bytes: int = 0
+    memory_limit: int = 0
+    memory_cache: int = 0
+    cpu_total: int = 0
+    cpu_user: int = 0
+    cpu_system: int = 0
+    pids: int = 0
+    pids_limit: int = 0
+    throttled_periods: int = 0
+    throttled_time: int = 0
+    out_of_memory_kills: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """A mounted hierarchy: where this process's own group lies in it, and what it controls."""
+
+    version: int
+    base: Path
+    root: Path
+    controllers: frozenset[str]
+
+
+def parse_hierarchies(mountinfo: str, own: str) -> list[Hierarchy]:
+    """Hierarchies in /proc/self/mountinfo with this process's groups in /proc/self/cgroup.
+
+    A mount may show a part of the hierarchy only (its root field); an own group outside of that part is not to be seen.
+    """
+    groups: dict[str, str] = {}
+    for line in own.splitlines():
+        number, names, path = line.split(":", 2)
+        groups["" if number == "0" else names] = path
+    found: list[Hierarchy] = []
+    for line in mountinfo.splitlines():
+        before, separator, after = line.partition(" - ")
+        fields, kinds = before.split(), after.split(" ", 2)
+        if not separator or kinds[0] not in ("cgroup", "cgroup2"):
+            continue
+        shown, point = fields[3], Path(fields[4])
+        if kinds[0] == "cgroup2":
+            version, controllers = 2, frozenset(WANTED)
+            key: str | None = ""
+        else:
+            options = kinds[2].split(",")
+            version, controllers = 1, frozenset(options) & frozenset(WANTED)
+            key = next((names for names in groups if names and set(names.split(",")) <= set(options)), None)
+        if key is None or key not in groups or not controllers:
+            continue
+        path = groups[key]
+        inside = path.removeprefix(shown.rstrip("/")) if path.startswith(shown) else "/"
+        found.append(Hierarchy(version, point / inside.lstrip("/"), point, controllers))
+    return found
+
+
+class Groups:
+    """Makes, reads and removes containers' groups. `controllers` names what can be bounded here."""
+
+    def __init__(self, hierarchies: list[Hierarchy]) -> None:
+        self._parents: list[tuple[int, Path, frozenset[str]]] = []
+        for hierarchy in hierarchies:
+            parent = _usable_v1(hierarchy) if hierarchy.version == 1 else _usable_v2(hierarchy)
+            if parent is not None:
+                self._parents.append(parent)
+
+    @classmethod
+    def of_host(cls) -> Groups:
+        """With what this host has and this process may write to."""
+        with open("/proc/self/mountinfo") as mounts, open("/proc/self/cgroup") as own:
+            return cls(parse_hierarchies(mounts.read(), own.read()))
+
+    @property
+    def controllers(self) -> frozenset[str]:
+        """Controllers that containers' groups have."""
+        return frozenset().union(*(controllers for _, _, controllers in self._parents))
+
+    def create(self, container_id: str, bounds: Bounds) -> list[str]:
+        """Make a container's groups; the files through which a process enters them. Idempotent."""
+        entries = []
+        for version, group, controllers in self._of(container_id):
+            group.mkdir(exist_ok=True)
+            for name, value in _settings(version, controllers, bounds):
+                if (group / name).exists():
+                    (group / name).write_text(value)
+            entries.append(str(group / "cgroup.procs"))
+        return entries
+
+    def entries(self, container_id: str) -> list[str]:
+        """The files through which another process enters a container's groups that exist."""
+        return [str(group / "cgroup.procs") for _, group, _ in self._of(container_id) if group.is_dir()]
+
+    def members(self, container_id: str) -> list[int]:
+        """Processes in the container's groups."""
+        found: set[int] = set()
+        for _, group, _ in self._of(container_id):
+            found.update(int(word) for word in _read(group / "cgroup.procs").split())
+        return sorted(found)
+
+    def kill(self, container_id: str) -> bool:
+        """Kill all members; False when there were none. To be repeated until then: members may fork meanwhile."""
+        for _, group, controllers in self._of(container_id):
+            if "pids" in controllers and (group / "pids.max").exists():
+                (group / "pids.max").write_text("0")
+        members = self.members(container_id)
+        for pid in members:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        return bool(members)
+
+    def remove(self, container_id: str) -> bool:
+        """Remove the container's groups; False when a process is still in one of them."""
+        gone = True
+        for _, group, _ in self._of(container_id):
+            try:
+                group.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                gone = False
+        return gone
+
+    def usage(self, container_id: str) -> Usage:
+        """What the container uses now; zeros for what is not accounted here."""
+        values: dict[str, int] = {}
+        for version, group, controllers in self._of(container_id):
+            if group.is_dir():
+                values |= _usage_v1(group, controllers) if version == 1 else _usage_v2(group)
+        return Usage(**values)
+
+    def _of(self, container_id: str) -> Iterator[tuple[int, Path, frozenset[str]]]:
+        for version, parent, controllers in self._parents:
+            yield version, parent / container_id[:16], controllers
+
+
+def _usable_v1(hierarchy: Hierarchy) -> tuple[int, Path, frozenset[str]] | None:
+    parent = hierarchy.base / PARENT
+    return (1, parent, hierarchy.controllers) if _make(parent) else None
+
+
+def _usable_v2(hierarchy: Hierarchy) -> tuple[int, Path, frozenset[str]] | None:
+    best: tuple[int, Path, frozenset[str]] | None = None
+    for base in dict.fromkeys((hierarchy.base, hierarchy.root)):
+        parent = base / PARENT
+        if not _make(parent):
+            continue
+        for group in (base, parent):
+            for controller in WANTED:
+                _hand_down(group, controller)
+        controllers = frozenset(_read(parent / "cgroup.subtree_control").split()) & frozenset(WANTED)
+        if best is None or len(controllers) > len(best[2]):
+            best = (2, parent, controllers)
+    return best
+
+
+def _make(group: Path) -> bool:
+    try:
+        group.mkdir(exist_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
+            raise
+        return False
+    return os.access(group, os.W_OK)
+
+
+def _hand_down(group: Path, controller: str) -> None:
+    try:
+        (group / "cgroup.subtree_control").write_text(f"+{controller}")
+    except OSError as error:
+        # A group with processes hands nothing down, and not every host has every controller.
+        if error.errno not in (errno.EBUSY, errno.EINVAL, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EOPNOTSUPP):
+            raise
+
+
+def _settings(version: int, controllers: frozenset[str], bounds: Bounds) -> list[tuple[str, str]]:
+    # The kernel takes no less than a millisecond.
+    quota = max(1000, bounds.nano_cpus * PERIOD // 1_000_000_000) if bounds.nano_cpus else 0
+    memory, pids = bounds.memory_bytes, bounds.pids
+    settings: list[tuple[str, str]] = []
+    if version == 1:
+        if "memory" in controllers:
+            settings.append(("memory.limit_in_bytes", str(memory or -1)))
+            # Without this a container at its bound would only move to swap.
+            settings.append(("memory.memsw.limit_in_bytes", str(memory or -1)))
+        if "cpu" in controllers:
+            settings += [("cpu.cfs_period_us", str(PERIOD)), ("cpu.cfs_quota_us", str(quota or -1))]
+    else:
+        if "memory" in controllers:
+            settings += [("memory.max", str(memory or "max")), ("memory.swap.max", "0" if memory else "max")]
+        if "cpu" in controllers:
+            settings.append(("cpu.max", f"{quota or 'max'} {PERIOD}"))
+    if "pids" in controllers:
+        settings.append(("pids.max", str(pids or "max")))
+    return settings
+
+
+def _usage_v1(group: Path, controllers: frozenset[str]) -> dict[str, int]:
+    values: dict[str, int] = {}
+    if "memory" in controllers:
+        stat = _pairs(group / "memory.stat")
+        values["memory_bytes"] = _number(group / "memory.usage_in_bytes")
+        values["memory_limit"] = _bounded(_number(group / "memory.limit_in_bytes"))
+        values["memory_cache"] = stat.get("total_inactive_file", 0)
+        values["out_of_memory_kills"] = _pairs(group / "memory.oom_control").get("oom_kill", 0)
+    if "cpuacct" in controllers:
+        values["cpu_total"] = _number(group / "cpuacct.usage")
+        values["cpu_user"] = _number(group / "cpuacct.usage_user")
+        values["cpu_system"] = _number(group / "cpuacct.usage_sys")
+    if "cpu" in controllers:
+        stat = _pairs(group / "cpu.stat")
+        values["throttled_periods"] = stat.get("nr_throttled", 0)
+        values["throttled_time"] = stat.get("throttled_time", 0)
+    if "pids" in controllers:
+        values["pids"] = _number(group / "pids.current")
+        values["pids_limit"] = _number(group / "pids.max")
+    return values
+
+
+def _usage_v2(group: Path) -> dict[str, int]:
+    memory, cpu = _pairs(group / "memory.stat"), _pairs(group / "cpu.stat")
+    return {
+        "memory_bytes": _number(group / "memory.current"),
+        "memory_limit": _number(group / "memory.max"),
+        "memory_cache": memory.get("inactive_file", 0),
+        "out_of_memory_kills": _pairs(group / "memory.events").get("oom_kill", 0),
+        "cpu_total": cpu.get("usage_usec", 0) * 1000,
+        "cpu_user": cpu.get("user_usec", 0) * 1000,
+        "cpu_system": cpu.get("system_usec", 0) * 1000,
+        "throttled_periods": cpu.get("nr_throttled", 0),
+        "throttled_time": cpu.get("throttled_usec", 0) * 1000,
+        "pids": _number(group / "pids.current"),
+        "pids_limit": _number(group / "pids.max"),
+    }
+
+
+def _bounded(limit: int) -> int:
+    """Version 1 writes "no bound" as the largest number of pages."""
+    return 0 if limit >= 1 << 62 else limit
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        # A group that is gone, or a file that this kernel does not have.
+        if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
+            raise
+        return ""
+
+
+def _number(path: Path) -> int:
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else 0
+
+
+def _pairs(path: Path) -> dict[str, int]:
+    pairs = (line.split() for line in _read(path).splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
