@@ -141,7 +141,7 @@ class Membership:
             await self._note_own_address(store)
         manager = Manager(store, clock=self._clock)
         self._handlers.update(manager.dispatcher.handlers())
-        listener.join = manager.join_service
+        listener.join = manager.membership
         self.store, self.manager = store, manager
         await self._run_in_background(stack, manager.run(), "manager")
 
@@ -157,10 +157,7 @@ class Membership:
 
     def _accept(self, peer: Peer) -> str | None:
         """Whether a peer with a good certificate is still part of the cluster; the text says why not."""
-        if self.store is None:
-            return None
-        known = self.store.view(lambda tx: tx.get(Node, peer.node_id))
-        return None if known is not None else f"node {peer.node_id} was removed from the cluster"
+        return self.manager.dispatcher.accept(peer) if self.manager is not None else None
 
     def _on_connection(self, connection: Connection) -> None:
         if self.manager is not None:

@@ -11,6 +11,8 @@ import logging
 import shutil
 from collections.abc import Sequence
 
+import msgspec
+
 from agent.api.backend import Explainer, LocalState, LogReader
 from agent.api_types.errors import ApiError, InvalidArgument, Unavailable, Unimplemented
 from agent.api_types.identity import new_id
@@ -280,6 +282,7 @@ class NodeAgent:
 
     async def _describe(self) -> NodeDescription:
         try:
-            return await self.executor.describe()
+            described = await self.executor.describe()
         except (TemporaryFailure, RejectedByExecutor) as error:
             raise Unavailable(f"the node cannot be described: {error}") from None
+        return msgspec.structs.replace(described, hostname=self.hostname)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import hashlib
 import logging
 import signal
 import sys
@@ -79,8 +78,3 @@ async def run(settings: Settings) -> int:
         await node.stop()
         await executor.close()
     return 0
-
-
-def agent_owner(settings: Settings) -> str:
-    """What tells the containers of agents that share an engine apart: the same for a data folder at every start."""
-    return hashlib.sha256(str(settings.data_dir).encode()).hexdigest()[:12]
