@@ -405,7 +405,7 @@ async def test_a_host_port_that_is_taken_is_a_final_error(executor: DockerExecut
         holder.listen()
         ports = [PortConfig(target_port=80, published_port=holder.getsockname()[1], publish_mode="host")]
         task = shell(FOREVER, task={"endpoint": Endpoint(spec=EndpointSpec(ports=ports))})
-        with pytest.raises(RejectedByExecutor, match="starting container failed: .*address already in use"):
+        with pytest.raises(RejectedByExecutor, match=r"starting container failed: .*address already in use"):
             await started(executor, task)
 
 

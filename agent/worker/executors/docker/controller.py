@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -160,8 +161,8 @@ class DockerController:
         last = since - 1
         while (container := await self._patiently(self._look) if follow else await self._look()) is not None:
             try:
-                async for line in self._read(container, last + 1, follow, tail):
-                    if line.timestamp > last or tail >= 0:
+                async with aclosing(self._read(container, last + 1, follow, tail)) as lines:
+                    async for line in lines:
                         last = max(last, line.timestamp)
                         yield line
             except EngineUnavailable:
@@ -300,7 +301,7 @@ class DockerController:
             await asyncio.wait({self._pending})
             self._pending = None
 
-    async def _read(self, container: Container, since: int, follow: bool, tail: int) -> AsyncIterator[LogLine]:
+    async def _read(self, container: Container, since: int, follow: bool, tail: int) -> AsyncGenerator[LogLine, None]:
         query: dict[str, str | int | bool] = {
             "stdout": True,
             "stderr": True,

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import msgspec
 
@@ -70,7 +71,7 @@ class Images:
 
     async def _is_here(self, image: str) -> bool:
         try:
-            await self.engine.request("GET", f"images/{image}/json")
+            await self.engine.request("GET", f"images/{quote(image, safe='/:@')}/json")
         except EngineError as error:
             if error.status == 404:
                 return False
