@@ -98,6 +98,13 @@ class EngineClient:
         body = await self._get(path, params)
         return parse(body, self.address)
 
+    async def raw_list(self, path: str, filters: Filters | None = None, params: Params | None = None) -> list[Json]:
+        """Any list, parsed, filtered by the engine."""
+        answer = await self.raw(path, {**filter_params(filters), **(params or {})})
+        if answer is not None and not isinstance(answer, list):
+            raise MalformedAnswer(f"{self.address} answered {path} with {answer!r} instead of a list")
+        return answer or []
+
     async def extended(self) -> bool:
         """True for our agents: `/swarmtui/v1/` is there. Asked once; `forget` asks again."""
         if self._extended is None:

@@ -123,6 +123,9 @@ class Operation(Protocol):
     async def preview(self) -> Preview:
         """Read the cluster and say what would happen; changes nothing."""
 
+    async def submit(self) -> None:
+        """Send the change and wait for nothing; `run` after it only waits. Raises OperationFailed."""
+
     async def run(self, report: Report) -> None:
         """Do it and stay until the cluster has converged.
 

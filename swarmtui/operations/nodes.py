@@ -293,14 +293,23 @@ class RemoveNode:
             lines.append("the cluster refuses this while the node is not down; drain it and let it leave first")
         return Preview(self.title, (Change("node", found.name, ""),), tuple(lines))
 
-    async def run(self, report: Report) -> None:
+    async def submit(self) -> None:
         """Remove it."""
-        report(Progress(Phase.SENDING, message=self.title))
+        if self._sent:
+            return
         try:
             await send(self._remove())
         except EngineError as error:
-            report(Progress(Phase.FAILED, message=str(error)))
             raise OperationFailed(str(error)) from error
+
+    async def run(self, report: Report) -> None:
+        """Remove it; nothing is waited for."""
+        report(Progress(Phase.SENDING, message=self.title))
+        try:
+            await self.submit()
+        except OperationFailed as error:
+            report(Progress(Phase.FAILED, message=str(error)))
+            raise
         report(Progress(Phase.DONE, 1, 1, f"{self.confirmation} is removed"))
 
     def inverse(self) -> Operation | None:

@@ -57,20 +57,24 @@ class CreateService:
         changes = tuple(Change(path_words(path), "", value_words(value)) for path, value in flat(self._spec))
         return Preview(self.title, changes, undo=f"remove {self.name}" if self.name else "remove it again")
 
-    async def run(self, report: Report) -> None:
-        """Create and wait."""
-        report(Progress(Phase.SENDING, message=self.title))
+    async def submit(self) -> None:
+        """Create, wait for nothing."""
+        if self.sent:
+            return
         try:
             await send(self._create())
         except EngineError as error:
-            report(Progress(Phase.FAILED, message=str(error)))
             raise OperationFailed(str(error)) from error
-        await wait_for_service(self._client, self.service_id, report, timing=self._timing)
 
-    async def submit(self) -> str:
-        """Create without waiting; the id. Raises EngineError."""
-        await send(self._create())
-        return self.service_id
+    async def run(self, report: Report) -> None:
+        """Create, unless `submit` has, and wait."""
+        report(Progress(Phase.SENDING, message=self.title))
+        try:
+            await self.submit()
+        except OperationFailed as error:
+            report(Progress(Phase.FAILED, message=str(error)))
+            raise
+        await wait_for_service(self._client, self.service_id, report, timing=self._timing)
 
     def inverse(self) -> Operation | None:
         """Removing it."""
@@ -131,14 +135,23 @@ class RemoveService:
             lines.append(f"published port(s) {published} close on every node")
         return Preview(self.title, (Change("service", found.name, ""),), tuple(lines), undo=f"create {found.name}")
 
+    async def submit(self) -> None:
+        """Remove."""
+        if self._sent:
+            return
+        try:
+            await send(self._remove())
+        except EngineError as error:
+            raise OperationFailed(str(error)) from error
+
     async def run(self, report: Report) -> None:
         """Remove; nothing is waited for, the service is gone when the engine answers."""
         report(Progress(Phase.SENDING, message=self.title))
         try:
-            await send(self._remove())
-        except EngineError as error:
+            await self.submit()
+        except OperationFailed as error:
             report(Progress(Phase.FAILED, message=str(error)))
-            raise OperationFailed(str(error)) from error
+            raise
         report(Progress(Phase.DONE, 1, 1, f"{self.confirmation} is removed"))
 
     def inverse(self) -> Operation | None:

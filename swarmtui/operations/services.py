@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from swarmtui.docker_api.answers import Json
+from swarmtui.docker_api.errors import EngineError
 from swarmtui.model.row_making import counts, moment
 from swarmtui.operations.base import Danger, Operation, OperationFailed, Phase, Progress, Report
 from swarmtui.operations.client import OperationClient
@@ -79,16 +80,22 @@ class ServiceEdit(SpecEdit):
         if not self._sent:
             report(Progress(Phase.DONE, message="nothing to do"))
             return
-        # The managers' clock says when the change was made: failures before it are not its fault.
-        service = await self._client.service(found.id)
         await wait_for_service(
             self._client,
             found.id,
             report,
             timing=self._timing,
-            since=moment(service.updated_at),
+            since=await self._changed_at(found),
             going_back=self._going_back,
         )
+
+    async def _changed_at(self, found: Found) -> int:
+        """When the change was made, by the managers' clock: failures before it are not its fault."""
+        try:
+            return moment((await self._client.service(found.id)).updated_at)
+        except EngineError:
+            # Whoever waits next meets the same trouble and tells it; until then the time of the change before is near.
+            return moment(str(found.raw.get("UpdatedAt", "")))
 
     _going_back = False
 

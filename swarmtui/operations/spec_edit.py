@@ -129,19 +129,25 @@ class SpecEdit:
             nothing_to_do=not changes,
         )
 
+    async def submit(self) -> None:
+        """Write, wait for nothing."""
+        if self._sent:
+            return
+        try:
+            await self._submit(await self._begin(again=False))
+        except EngineError as error:
+            raise OperationFailed(str(error)) from error
+
     async def run(self, report: Report) -> None:
-        """Write and wait."""
+        """Write, unless `submit` has, and wait."""
         try:
             base = await self._begin(again=False)
-            report(Progress(Phase.SENDING, message=self._title(base.name, self._changes(base))))
-            found = await self._submit(base)
-        except EngineError as error:
-            report(Progress(Phase.FAILED, message=str(error)))
-            raise OperationFailed(str(error)) from error
+            report(Progress(Phase.SENDING, message=self.title))
+            await self.submit()
         except OperationFailed as error:
             report(Progress(Phase.FAILED, message=str(error)))
             raise
-        await self._settle(found, report)
+        await self._settle(self._base or base, report)
 
     def inverse(self) -> Operation | None:
         """The operation that puts the changed paths back."""
@@ -173,14 +179,19 @@ class SpecEdit:
         return self._base
 
     def _edited(self, spec: Json) -> Json:
+        draft = copy.deepcopy(spec)
+        self._edit(draft)
+        # Only the leaves that differ are taken over: an empty object that an edit made on its way would make the engine
+        # believe that the tasks' specification has changed, and replace them all.
         edited = copy.deepcopy(spec)
-        self._edit(edited)
+        for path, _, wanted in differences(spec, draft):
+            put_at(edited, path, wanted)
         return edited
 
     def _changes(self, found: Found) -> list[tuple[Path, Any, Any]]:
         return differences(found.spec, self._edited(found.spec))
 
-    async def _submit(self, base: Found) -> Found:
+    async def _submit(self, base: Found) -> None:
         intended = self._changes(base)
         found = base if base.version != _UNREAD else await self._read()
         for _ in range(ATTEMPTS):
@@ -190,10 +201,10 @@ class SpecEdit:
             if not written:
                 # Somebody else has done it, or there was nothing to do: the cluster is as wanted.
                 self._base = found
-                return found
+                return
             try:
                 await send(self._accepted(found, edited, written))
-                return found
+                return
             except OutOfSequence:
                 found = await self._read()
         raise Conflicting(f"{base.name} changes all the time; tried {ATTEMPTS} times")
