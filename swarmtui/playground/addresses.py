@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -13,6 +13,8 @@ LAST_NUMBER = 200
 
 _FIRST_HOST = 10
 _LOOPBACK_NETWORKS = 77
+_LOOPBACK_NODES = 254
+_OFFSET_STEP = 50
 
 CANDIDATES: tuple[IPv4Network, ...] = (
     *(IPv4Network((int(IPv4Address("192.168.210.0")) + (n << 8), 24)) for n in range(40)),
@@ -41,7 +43,7 @@ class Addressing:
         if not 1 <= number <= LAST_NUMBER:
             raise ValueError(f"instance {number}: numbers go from 1 to {LAST_NUMBER}")
         if self.subnet is None:
-            return IPv4Address(f"127.{_LOOPBACK_NETWORKS}.{(number + self.offset - 1) % 254 + 1}.1")
+            return IPv4Address(f"127.{_LOOPBACK_NETWORKS}.{(number + self.offset - 1) % _LOOPBACK_NODES + 1}.1")
         return self.subnet[_FIRST_HOST + number]
 
     @property
@@ -62,13 +64,9 @@ def choose_subnet(taken: Iterable[IPv4Network], candidates: Sequence[IPv4Network
     )
 
 
-def choose_offset(taken: Iterable[int], size: int = 50) -> int:
-    """The first multiple of `size` that no other loopback session uses."""
-    used = set(taken)
-    offset = 0
-    while offset in used:
-        offset += size
-    return offset
+def choose_offset(taken: Callable[[int], bool]) -> int:
+    """The first offset that no other loopback session uses; 0 when all are, and binding the address will say so."""
+    return next((offset for offset in range(0, _LOOPBACK_NODES, _OFFSET_STEP) if not taken(offset)), 0)
 
 
 def parse_routes(listing: str) -> list[IPv4Network]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import subprocess
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from swarmtui.playground.addresses import Addressing, choose_offset, choose_subnet, host_link, parse_routes
+from swarmtui.playground.addresses import SWARM_PORT, Addressing, choose_offset, choose_subnet, host_link, parse_routes
 from swarmtui.playground.places import Record, base_folder, base_lock, leave_base, make_session, sessions
 from swarmtui.playground.sweep import sweep
 from swarmtui.playground.tier import Choice, choose, probe
@@ -48,9 +50,8 @@ def prepare(wanted_tier: str, base: Path | None = None) -> Ground:
             taken = [*routes(), *(IPv4Network(record.subnet) for record in known if record.subnet)]
             addressing = Addressing(choose_subnet(taken))
         else:
-            addressing = Addressing(
-                None, choose_offset(record.offset for record in known if record.tier == choice.tier)
-            )
+            used = {record.offset for record in known if record.tier == choice.tier}
+            addressing = Addressing(None, choose_offset(lambda offset: offset in used or is_taken(offset)))
         folder, lock = make_session(base)
         record = Record(
             session=folder.name,
@@ -73,3 +74,16 @@ def routes() -> list[IPv4Network]:
         stdin=subprocess.DEVNULL,
     )
     return parse_routes(listing.stdout)
+
+
+def is_taken(offset: int) -> bool:
+    """Whether something listens where the first instance of a loopback session would: another user's playground, say."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((str(Addressing(None, offset).instance(1)), SWARM_PORT))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return True
+    return False

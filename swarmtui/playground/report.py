@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol, TextIO
 
 from swarmtui.playground.clock import countdown
@@ -26,7 +26,9 @@ class Shown(Protocol):
 def as_json(session: Shown) -> str:
     """One line: `{"instances": [{name, role, address, docker_host, pid, agent_pid}], "expires_at"}`."""
     instances = [instance.as_json() for instance in session.instances]
-    return json.dumps({"instances": instances, "expires_at": session.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ")})
+    return json.dumps(
+        {"instances": instances, "expires_at": session.expires_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    )
 
 
 def for_people(session: PlaygroundSession) -> str:
