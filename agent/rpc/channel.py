@@ -16,6 +16,7 @@ from typing import cast
 from agent.rpc.addresses import socket_address
 from agent.rpc.errors import ProtocolViolation, Refused, RpcError, Unreachable
 from agent.rpc.frames import Frame, FrameParser, FrameType, encode_frame, encode_text
+from agent.rpc.pace import Pace
 from agent.rpc.tls import explain
 from agent.rpc.tls_session import TlsSession
 
@@ -58,12 +59,14 @@ class Channel(asyncio.BufferedProtocol):
     """Frames to and from one other node.
 
     `on_frames`, `on_lost` and `on_writable` are set by whoever reads; until `on_frames` is, at most one batch of frames is
-    kept and nothing more is read. `failure` is why the channel ended, once it has.
+    kept and nothing more is read. `pace`, when given, says when a step of the handshake is taken. `failure` is why the
+    channel ended, once it has.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, server_side: bool) -> None:
+    def __init__(self, context: ssl.SSLContext, *, server_side: bool, pace: Pace | None = None) -> None:
         self._session = TlsSession(context, server_side=server_side)
         self._server_side = server_side
+        self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._parser = FrameParser()
         self._transport: asyncio.Transport | None = None
@@ -191,7 +194,10 @@ class Channel(asyncio.BufferedProtocol):
                 self._refuse_plain_text()
                 return
         self._session.put(data)
-        self._guarded(self._advance)
+        if self._pace is not None and not self._session.established:
+            self._pace(self._advance_later)
+        else:
+            self._guarded(self._advance)
 
     def eof_received(self) -> bool:
         if self._session.established:
@@ -229,6 +235,10 @@ class Channel(asyncio.BufferedProtocol):
         except ssl.SSLError as error:
             text, by_peer = explain(error)
             self._stop(Refused(f"{self.address}: {text}", by_peer=by_peer))
+
+    def _advance_later(self) -> None:
+        if not self._ending:
+            self._guarded(self._advance)
 
     def _advance(self) -> None:
         session = self._session

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import os
-import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -22,7 +20,7 @@ from agent.rpc.addresses import split_address
 from agent.rpc.admission import CA, JOIN
 from agent.rpc.channel import Channel
 from agent.rpc.connection import Connection, Handler
-from agent.rpc.errors import Refused, StreamEnded, StreamFailed, Unreachable
+from agent.rpc.errors import Refused, StreamEnded, StreamFailed, Unreachable, kernel_words
 from agent.rpc.greeting import greet_as_client
 from agent.rpc.messages import JoinAnswer, JoinOpen, JoinRefused, Message, RootAnswer, RootOpen
 from agent.rpc.peer import Purpose
@@ -171,14 +169,7 @@ async def _connect(channel: Channel, address: str, host: str, port: int, source:
         # The kernel's own, of the same class as that of asyncio.timeout.
         raise Unreachable(f"cannot connect to {address}: no answer; is the host up, and the port open?") from None
     except OSError as error:
-        raise Unreachable(f"cannot connect to {address}: {_why(error)}; is the agent running there?") from None
-
-
-def _why(error: OSError) -> str:
-    """The kernel's words; asyncio puts others in their place."""
-    if isinstance(error, socket.gaierror) or not error.errno:
-        return error.strerror or str(error)
-    return os.strerror(error.errno)
+        raise Unreachable(f"cannot connect to {address}: {kernel_words(error)}; is the agent running there?") from None
 
 
 @asynccontextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 
 class RpcError(Exception):
     """Base of this room's errors; `str(error)` is for people."""
@@ -40,3 +43,10 @@ class ConnectionLost(StreamFailed):
 
 class ListenFailed(RpcError):
     """The listener's address cannot be had."""
+
+
+def kernel_words(error: OSError) -> str:
+    """The kernel's own words; asyncio puts longer ones in their place."""
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)

@@ -16,9 +16,10 @@ from agent.rpc.addresses import socket_address, split_address
 from agent.rpc.admission import JoinService, joining_handlers
 from agent.rpc.channel import Channel
 from agent.rpc.connection import Connection, Handler
-from agent.rpc.errors import ListenFailed, Refused, RpcError, Unreachable
+from agent.rpc.errors import ListenFailed, Refused, RpcError, Unreachable, kernel_words
 from agent.rpc.frames import FrameType
 from agent.rpc.greeting import greet_as_server
+from agent.rpc.pace import Pace
 from agent.rpc.peer import Peer
 from agent.rpc.tls import server_context
 
@@ -78,6 +79,7 @@ class Listener:
         self._socket: socket.socket | None = None
         self._reading = False
         self._retry: asyncio.TimerHandle | None = None
+        self._pace = Pace()
         self._strangers: dict[Channel, float] = {}
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,7 +117,7 @@ class Listener:
             )
         except OSError as error:
             raise ListenFailed(
-                f"cannot listen on {host}:{port}: {error.strerror or error} "
+                f"cannot listen on {host}:{port}: {kernel_words(error)} "
                 "(is another agent, or Docker's own swarm, running on this host?)"
             ) from None
         self._socket.setblocking(False)
@@ -158,7 +160,7 @@ class Listener:
                 return
             except OSError as error:
                 # Out of file descriptors or memory: what is there goes on, and the queue waits a moment.
-                logger.error("cannot accept connections: %s", error.strerror or error)
+                logger.error("cannot accept connections: %s", kernel_words(error))
                 self._try_again(_ACCEPT_PAUSE)
                 return
             self._start(accepted)
@@ -187,7 +189,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         try:
             identity = self._identity()
-            channel = Channel(server_context(identity), server_side=True)
+            channel = Channel(server_context(identity), server_side=True, pace=self._pace)
         except BaseException:
             accepted.close()
             raise

@@ -98,6 +98,14 @@ class Assignments(Message, frozen=True):
     configs: list[Config] = []
     removed_configs: list[str] = []
 
+    def __repr__(self) -> str:
+        """Without the secrets' and configs' data."""
+        return (
+            f"Assignments(index={self.index}, complete={self.complete}, tasks={[task.id for task in self.tasks]}, "
+            f"removed_tasks={self.removed_tasks}, secrets={[secret.id for secret in self.secrets]}, "
+            f"configs={[config.id for config in self.configs]})"
+        )
+
 
 class IngressBackend(msgspec.Struct, frozen=True, gc=False):
     """A running task that answers on a published port. `node_address` is its node's listener (`address:port`)."""

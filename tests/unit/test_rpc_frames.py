@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.api_types.node import NodeRole
+from agent.api_types.secret import Secret, SecretSpec
 from agent.api_types.times import SECOND
 from agent.pki.certificates import CertificateFacts
 from agent.rpc import messages
@@ -207,3 +208,7 @@ def test_secrets_are_not_shown() -> None:
     shown = repr(messages.JoinOpen(secret="very-secret", request=b"", hostname="h"))
     assert "very-secret" not in shown
     assert "hostname='h'" in shown
+    secret = Secret(id="s1", spec=SecretSpec(name="password", data=b"hunter2"))
+    shown = repr(messages.Assignments(index=7, complete=True, secrets=[secret]))
+    assert "hunter2" not in shown
+    assert "s1" in shown

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from rpc_cluster import HOUR, MINUTE, Heartbeat, Limits, TestCluster, listening, moved, until
@@ -18,11 +20,14 @@ from agent.api_types.times import now_ns
 from agent.pki.identity import NodeIdentity, NodeKey
 from agent.pki.tokens import InvalidJoinToken, join_token, make_secret, parse_token
 from agent.rpc import greeting
+from agent.rpc import listener as listener_module
+from agent.rpc import pace as pace_module
 from agent.rpc.addresses import split_address
 from agent.rpc.client import _dial, dial, fetch_root, join
-from agent.rpc.errors import Refused, StreamFailed, Unreachable
+from agent.rpc.errors import ListenFailed, Refused, StreamFailed, Unreachable
 from agent.rpc.frames import HEADER, MAX_BODY, FrameType
 from agent.rpc.listener import Listener
+from agent.rpc.pace import Pace
 from agent.rpc.peer import Purpose
 from agent.rpc.tls import client_context, joining_context
 
@@ -400,6 +405,46 @@ async def test_strangers_are_bounded_and_the_oldest_gives_way(
         await logged(caplog, "gave way to others")
         for _, writer in silent:
             writer.close()
+
+
+async def test_an_address_that_is_taken(cluster: TestCluster) -> None:
+    async with listening(cluster) as listener:
+        identity = cluster.identity("worker1")
+        with pytest.raises(
+            ListenFailed, match=rf"cannot listen on {listener.address}: Address already in use \(is another"
+        ):
+            async with Listener(listener.address, lambda: identity, handlers={}):
+                pass
+
+
+async def test_out_of_file_descriptors(
+    cluster: TestCluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections wait in the kernel's queue until there are some again; those that stand go on."""
+    monkeypatch.setattr(listener_module, "_ACCEPT_PAUSE", 0.05)
+    async with listening(cluster) as listener, still_serving(cluster, listener):
+        standing = await dial(listener.address, cluster.identity("worker1"), purpose=Purpose.CONTROL)
+        async with standing:
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            with socket.create_connection(split_address(listener.address)) as waiting:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (waiting.fileno() + 1, hard))
+                try:
+                    await logged(caplog, "cannot accept connections: Too many open files")
+                    stream = await standing.open("echo", Heartbeat())
+                    assert await stream.receive() == Heartbeat()
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_handshakes_leave_the_loop_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace_module, "HELPING", 0.0)
+    pace, order = Pace(), list[str]()
+    for name in "abc":
+        pace(partial(order.append, name))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        order.append("other")
+    assert order == ["a", "other", "b", "other", "c", "other"]
 
 
 async def test_a_renewed_certificate_is_used_for_the_next_handshake(cluster: TestCluster) -> None:
