@@ -198,7 +198,14 @@ class Membership:
             self.removed = error.removed
         elif error is not None:
             logger.error("the %s ended", name, exc_info=error)
-        self.ended.set_result(str(error) if error is not None else f"the {name} ended")
+        self.ended.set_result(f"the {name} ended: {_reason(error)}")
+
+
+def _reason(error: BaseException | None) -> str:
+    """The innermost first error of a group, in words."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return "nobody asked for it" if error is None else str(error) or type(error).__name__
 
 
 async def _cancel(task: asyncio.Future[None]) -> None:

@@ -53,6 +53,9 @@ _START_FAILURES = (
 )
 """What can keep a node from taking its part in a swarm up again; the text is shown by `docker info`."""
 
+FIRST_RETRY, LAST_RETRY = 0.5, 30.0
+"""Seconds until a node that fell out of its swarm tries to take its part up again: first, and at most."""
+
 
 class NodeAgent:
     """This host as a node: implements `agent.api.backend.Backend`. `start` takes up what an earlier life left."""
@@ -71,6 +74,7 @@ class NodeAgent:
         self._changing = asyncio.Lock()
         self._pending = False
         self._failed = False
+        self._failures = 0
         self._guard: asyncio.Task[None] | None = None
 
     # -- what the API reads
@@ -118,14 +122,7 @@ class NodeAgent:
     async def start(self) -> None:
         """Take the part in a swarm up again that is on disk. A failure is kept in `error`; the API answers all the same."""
         async with self._changing:
-            try:
-                record = await asyncio.to_thread(load_record, self._folder)
-                if record is None:
-                    return
-                identity = await asyncio.to_thread(NodeIdentity.load, self._folder / "certificates")
-                await self._enter(self._make(record, identity))
-            except _START_FAILURES as error:
-                self._fail(str(error))
+            await self._take_up()
 
     async def stop(self) -> None:
         """Stop in order: nothing moves away for a minute, containers go on."""
@@ -174,8 +171,8 @@ class NodeAgent:
             if self._membership is not None:
                 await self._membership.clear()
             await self._exit()
-            self._failed, self.error = False, ""
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=False)
+            self._failed, self._failures, self.error = False, 0, ""
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
             logger.info("this node left the swarm")
 
     async def unlock(self, key: str) -> None:
@@ -276,9 +273,34 @@ class NodeAgent:
                 else:
                     self._fail(reason)
 
+    async def _take_up(self) -> None:
+        """Enter the swarm that is on disk, if there is one; when that fails, say so and try again later."""
+        try:
+            record = await asyncio.to_thread(load_record, self._folder)
+            if record is None:
+                return
+            identity = await asyncio.to_thread(NodeIdentity.load, self._folder / "certificates")
+            await self._enter(self._make(record, identity))
+        except _START_FAILURES as error:
+            self._fail(str(error))
+        else:
+            self._failed, self.error = False, ""
+
     def _fail(self, reason: str) -> None:
-        logger.critical("this node takes no part in its swarm: %s", reason)
+        """Show why the node takes no part in its swarm, and try again after a while that grows."""
+        if reason != self.error:
+            logger.critical("this node takes no part in its swarm: %s", reason)
         self._failed, self.error = True, reason
+        self._failures += 1
+        delay = min(FIRST_RETRY * 2 ** (self._failures - 1), LAST_RETRY)
+        self._guard = asyncio.create_task(self._try_again(delay), name="membership retry")
+
+    async def _try_again(self, delay: float) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(delay)
+            async with self._changing:
+                if self._failed and self._membership is None:
+                    await self._take_up()
 
     async def _describe(self) -> NodeDescription:
         try:
