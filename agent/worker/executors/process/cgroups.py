@@ -1,18 +1,22 @@
 """Control groups of containers: bounds, accounts, and a list of members. Version 1, version 2, or none where not allowed.
 
-Containers' groups lie below the agent's own (`swarmtui/<first 16 digits of the container id>`), so that whoever bounds or kills
-the agent's group means its tasks too. Version 2 hands no controllers down from a group that has processes of its own; where
-that is so, a group at the root of the hierarchy is used, as engines do.
+Containers' groups lie below the agent's own (`swarmtui/<first 16 digits of the container id>`), so that whoever bounds or
+kills the agent's group means its tasks too. They are written down with the container: the next agent may live elsewhere.
+Version 2 hands no controllers down from a group that has processes of its own; where that is so, a group at the root of the
+hierarchy is used, as engines do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 WANTED = ("memory", "cpu", "cpuacct", "pids")
 PERIOD = 100_000
@@ -87,107 +91,132 @@ def parse_hierarchies(mountinfo: str, own: str) -> list[Hierarchy]:
     return found
 
 
-class Groups:
-    """Makes, reads and removes containers' groups. `controllers` names what can be bounded here."""
+class Group(msgspec.Struct, frozen=True, gc=False):
+    """One control group of a container: the hierarchy's version, the folder, the controllers it has there."""
+
+    version: int
+    path: str
+    controllers: list[str]
+
+
+class Parents:
+    """Where containers' groups can be made. `controllers` names what can be bounded there."""
 
     def __init__(self, hierarchies: list[Hierarchy]) -> None:
-        self._parents: list[tuple[int, Path, frozenset[str]]] = []
-        for hierarchy in hierarchies:
-            parent = _usable_v1(hierarchy) if hierarchy.version == 1 else _usable_v2(hierarchy)
-            if parent is not None:
-                self._parents.append(parent)
+        found = [_usable_v1(one) if one.version == 1 else _usable_v2(one) for one in hierarchies]
+        self._parents = [parent for parent in found if parent is not None]
 
     @classmethod
-    def of_host(cls) -> Groups:
-        """With what this host has and this process may write to."""
+    def of_host(cls) -> Parents:
+        """What this host has and this process may write to."""
         with open("/proc/self/mountinfo") as mounts, open("/proc/self/cgroup") as own:
             return cls(parse_hierarchies(mounts.read(), own.read()))
 
     @property
     def controllers(self) -> frozenset[str]:
         """Controllers that containers' groups have."""
-        return frozenset().union(*(controllers for _, _, controllers in self._parents))
+        return frozenset().union(*(parent.controllers for parent in self._parents))
 
-    def create(self, container_id: str, bounds: Bounds) -> list[str]:
-        """Make a container's groups; the files through which a process enters them. Idempotent."""
-        entries = []
-        for version, group, controllers in self._of(container_id):
-            group.mkdir(exist_ok=True)
-            for name, value in _settings(version, controllers, bounds):
-                if (group / name).exists():
-                    (group / name).write_text(value)
-            entries.append(str(group / "cgroup.procs"))
-        return entries
+    def remove(self) -> None:
+        """Remove what holds no container's group, of whichever agent."""
+        for parent in self._parents:
+            with contextlib.suppress(OSError):
+                os.rmdir(parent.path)
 
-    def entries(self, container_id: str) -> list[str]:
-        """The files through which another process enters a container's groups that exist."""
-        return [str(group / "cgroup.procs") for _, group, _ in self._of(container_id) if group.is_dir()]
-
-    def members(self, container_id: str) -> list[int]:
-        """Processes in the container's groups."""
-        found: set[int] = set()
-        for _, group, _ in self._of(container_id):
-            found.update(int(word) for word in _read(group / "cgroup.procs").split())
-        return sorted(found)
-
-    def kill(self, container_id: str) -> bool:
-        """Kill all members; False when there were none. To be repeated until then: members may fork meanwhile."""
-        for _, group, controllers in self._of(container_id):
-            if "pids" in controllers and (group / "pids.max").exists():
-                (group / "pids.max").write_text("0")
-        members = self.members(container_id)
-        for pid in members:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        return bool(members)
-
-    def remove(self, container_id: str) -> bool:
-        """Remove the container's groups; False when a process is still in one of them."""
-        gone = True
-        for _, group, _ in self._of(container_id):
-            try:
-                group.rmdir()
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                gone = False
-        return gone
-
-    def usage(self, container_id: str) -> Usage:
-        """What the container uses now; zeros for what is not accounted here."""
-        values: dict[str, int] = {}
-        for version, group, controllers in self._of(container_id):
-            if group.is_dir():
-                values |= _usage_v1(group, controllers) if version == 1 else _usage_v2(group)
-        return Usage(**values)
-
-    def _of(self, container_id: str) -> Iterator[tuple[int, Path, frozenset[str]]]:
-        for version, parent, controllers in self._parents:
-            yield version, parent / container_id[:16], controllers
+    def groups(self, container_id: str) -> list[Group]:
+        """The groups that a container made now would have."""
+        return [
+            Group(parent.version, os.path.join(parent.path, container_id[:16]), parent.controllers)
+            for parent in self._parents
+        ]
 
 
-def _usable_v1(hierarchy: Hierarchy) -> tuple[int, Path, frozenset[str]] | None:
+def create(groups: Sequence[Group], bounds: Bounds) -> list[str]:
+    """Make a container's groups; the files through which a process enters them. Idempotent."""
+    for group in groups:
+        parent = Path(group.path).parent
+        if not parent.is_dir():
+            _make_parent(parent, group.version)
+        os.makedirs(group.path, exist_ok=True)
+        for name, value in _settings(group, bounds):
+            path = Path(group.path, name)
+            if path.exists():
+                path.write_text(value)
+    return entries(groups)
+
+
+def entries(groups: Sequence[Group]) -> list[str]:
+    """The files through which a process enters the groups that exist."""
+    return [os.path.join(group.path, "cgroup.procs") for group in groups if os.path.isdir(group.path)]
+
+
+def members(groups: Sequence[Group]) -> list[int]:
+    """Processes in a container's groups."""
+    return sorted({int(word) for group in groups for word in _read(Path(group.path, "cgroup.procs")).split()})
+
+
+def kill(groups: Sequence[Group]) -> bool:
+    """Kill all members; False when there were none. To be repeated until then: one that was about to fork may have."""
+    for group in groups:
+        if "pids" in group.controllers and os.path.isdir(group.path):
+            Path(group.path, "pids.max").write_text("0")
+    found = members(groups)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(found)
+
+
+def remove(groups: Sequence[Group]) -> bool:
+    """Remove a container's groups; False when a process is still in one of them."""
+    gone = True
+    for group in groups:
+        try:
+            os.rmdir(group.path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            gone = False
+    return gone
+
+
+def usage(groups: Sequence[Group]) -> Usage:
+    """What a container uses now; zeros for what is not accounted here."""
+    values: dict[str, int] = {}
+    for group in groups:
+        if os.path.isdir(group.path):
+            found = _usage_v1(group) if group.version == 1 else _usage_v2(group)
+            # Where both versions are mounted each knows a part.
+            values |= {name: value for name, value in found.items() if value}
+    return Usage(**values)
+
+
+def _usable_v1(hierarchy: Hierarchy) -> Group | None:
     parent = hierarchy.base / PARENT
-    return (1, parent, hierarchy.controllers) if _make(parent) else None
+    return Group(1, str(parent), sorted(hierarchy.controllers)) if _make(parent) else None
 
 
-def _usable_v2(hierarchy: Hierarchy) -> tuple[int, Path, frozenset[str]] | None:
-    best: tuple[int, Path, frozenset[str]] | None = None
+def _usable_v2(hierarchy: Hierarchy) -> Group | None:
+    best: Group | None = None
     for base in dict.fromkeys((hierarchy.base, hierarchy.root)):
         parent = base / PARENT
         if not _make(parent):
             continue
-        for group in (base, parent):
+        _make_parent(parent, 2)
+        controllers = sorted(set(_read(parent / "cgroup.subtree_control").split()) & set(WANTED))
+        if best is None or len(controllers) > len(best.controllers):
+            best = Group(2, str(parent), controllers)
+    return best
+
+
+def _make_parent(parent: Path, version: int) -> None:
+    parent.mkdir(exist_ok=True)
+    if version == 2:
+        for group in (parent.parent, parent):
             for controller in WANTED:
                 _hand_down(group, controller)
-        controllers = frozenset(_read(parent / "cgroup.subtree_control").split()) & frozenset(WANTED)
-        if best is None or len(controllers) > len(best[2]):
-            best = (2, parent, controllers)
-    return best
 
 
 def _make(group: Path) -> bool:
@@ -209,12 +238,12 @@ def _hand_down(group: Path, controller: str) -> None:
             raise
 
 
-def _settings(version: int, controllers: frozenset[str], bounds: Bounds) -> list[tuple[str, str]]:
+def _settings(group: Group, bounds: Bounds) -> list[tuple[str, str]]:
     # The kernel takes no less than a millisecond.
     quota = max(1000, bounds.nano_cpus * PERIOD // 1_000_000_000) if bounds.nano_cpus else 0
-    memory, pids = bounds.memory_bytes, bounds.pids
+    memory, pids, controllers = bounds.memory_bytes, bounds.pids, group.controllers
     settings: list[tuple[str, str]] = []
-    if version == 1:
+    if group.version == 1:
         if "memory" in controllers:
             settings.append(("memory.limit_in_bytes", str(memory or -1)))
             # Without this a container at its bound would only move to swap.
@@ -231,42 +260,44 @@ def _settings(version: int, controllers: frozenset[str], bounds: Bounds) -> list
     return settings
 
 
-def _usage_v1(group: Path, controllers: frozenset[str]) -> dict[str, int]:
+def _usage_v1(group: Group) -> dict[str, int]:
     values: dict[str, int] = {}
+    folder, controllers = Path(group.path), group.controllers
     if "memory" in controllers:
-        stat = _pairs(group / "memory.stat")
-        values["memory_bytes"] = _number(group / "memory.usage_in_bytes")
-        values["memory_limit"] = _bounded(_number(group / "memory.limit_in_bytes"))
+        stat = _pairs(folder / "memory.stat")
+        values["memory_bytes"] = _number(folder / "memory.usage_in_bytes")
+        values["memory_limit"] = _bounded(_number(folder / "memory.limit_in_bytes"))
         values["memory_cache"] = stat.get("total_inactive_file", 0)
-        values["out_of_memory_kills"] = _pairs(group / "memory.oom_control").get("oom_kill", 0)
+        values["out_of_memory_kills"] = _pairs(folder / "memory.oom_control").get("oom_kill", 0)
     if "cpuacct" in controllers:
-        values["cpu_total"] = _number(group / "cpuacct.usage")
-        values["cpu_user"] = _number(group / "cpuacct.usage_user")
-        values["cpu_system"] = _number(group / "cpuacct.usage_sys")
+        values["cpu_total"] = _number(folder / "cpuacct.usage")
+        values["cpu_user"] = _number(folder / "cpuacct.usage_user")
+        values["cpu_system"] = _number(folder / "cpuacct.usage_sys")
     if "cpu" in controllers:
-        stat = _pairs(group / "cpu.stat")
+        stat = _pairs(folder / "cpu.stat")
         values["throttled_periods"] = stat.get("nr_throttled", 0)
         values["throttled_time"] = stat.get("throttled_time", 0)
     if "pids" in controllers:
-        values["pids"] = _number(group / "pids.current")
-        values["pids_limit"] = _number(group / "pids.max")
+        values["pids"] = _number(folder / "pids.current")
+        values["pids_limit"] = _number(folder / "pids.max")
     return values
 
 
-def _usage_v2(group: Path) -> dict[str, int]:
-    memory, cpu = _pairs(group / "memory.stat"), _pairs(group / "cpu.stat")
+def _usage_v2(group: Group) -> dict[str, int]:
+    folder = Path(group.path)
+    memory, cpu = _pairs(folder / "memory.stat"), _pairs(folder / "cpu.stat")
     return {
-        "memory_bytes": _number(group / "memory.current"),
-        "memory_limit": _number(group / "memory.max"),
+        "memory_bytes": _number(folder / "memory.current"),
+        "memory_limit": _number(folder / "memory.max"),
         "memory_cache": memory.get("inactive_file", 0),
-        "out_of_memory_kills": _pairs(group / "memory.events").get("oom_kill", 0),
+        "out_of_memory_kills": _pairs(folder / "memory.events").get("oom_kill", 0),
         "cpu_total": cpu.get("usage_usec", 0) * 1000,
         "cpu_user": cpu.get("user_usec", 0) * 1000,
         "cpu_system": cpu.get("system_usec", 0) * 1000,
         "throttled_periods": cpu.get("nr_throttled", 0),
         "throttled_time": cpu.get("throttled_usec", 0) * 1000,
-        "pids": _number(group / "pids.current"),
-        "pids_limit": _number(group / "pids.max"),
+        "pids": _number(folder / "pids.current"),
+        "pids_limit": _number(folder / "pids.max"),
     }
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.api_types.times import SECOND, Clock
-from agent.worker.executors.process.cgroups import Bounds, Groups
+from agent.worker.executors.process import cgroups
+from agent.worker.executors.process.cgroups import Bounds, Group, Parents
 from agent.worker.executors.process.folder_watch import FolderWatch
 from agent.worker.executors.process.health import Check, HealthState
 from agent.worker.executors.process.host import Host
@@ -25,10 +26,12 @@ from agent.worker.executors.process.processes import Process, marked
 from agent.worker.executors.process.records import (
     CONTAINER,
     EXIT,
+    GROUPS,
     RUN,
     STOPPING,
     ContainerRecord,
     ExitRecord,
+    GroupsRecord,
     Phase,
     RunRecord,
     read_record,
@@ -53,7 +56,7 @@ class Surroundings:
 
     spawner: Spawner
     watch: FolderWatch
-    groups: Groups
+    parents: Parents
     host: Host
     clock: Clock
 
@@ -89,6 +92,12 @@ class Container:
         """Whether it runs now."""
         self.look()
         return self.phase is Phase.RUNNING
+
+    @property
+    def groups(self) -> list[Group]:
+        """Its control groups; none before it was started."""
+        record = read_record(self.folder, GROUPS, GroupsRecord)
+        return record.groups if record is not None else []
 
     @property
     def stopping(self) -> bool:
@@ -149,7 +158,10 @@ class Container:
             if memory := files_folder(record):
                 write_files(Path(memory), record.files, contents)
             bounds = Bounds(record.memory_bytes, record.nano_cpus, record.pids or DEFAULT_PIDS)
-            entries = around.groups.create(record.container_id, bounds)
+            groups = around.parents.groups(record.container_id)
+            # Written down before they are made, so that none is ever left behind.
+            write_record(self.folder, GROUPS, GroupsRecord(groups))
+            entries = cgroups.create(groups, bounds)
         except OSError as error:
             raise TemporaryFailure(f"starting container failed: {error}") from None
         with around.watch.watching(self.folder) as changed:
@@ -265,6 +277,7 @@ class Container:
     async def remove(self) -> None:
         """End it and forget it: processes, groups, files. Idempotent."""
         await self.kill()
+        await self._release()
         remove_tree(self.folder)
         self.removed = True
         self.close()
@@ -277,19 +290,23 @@ class Container:
             if self.exit.error in (SHIM_KILLED, HOST_DOWN):
                 await self._sweep()
             self._account()
-            groups, identity = self._around.groups, self.record.container_id
-            while not groups.remove(identity):
-                # A killed process leaves its group only when the kernel has taken it apart, and nothing tells when.
-                groups.kill(identity)
-                await asyncio.sleep(0.01)
-            if memory := files_folder(self.record):
-                remove_files(Path(memory))
+            await self._release()
             self._settled = True
+
+    async def _release(self) -> None:
+        """Remove what it held outside of its folder. Idempotent."""
+        groups = self.groups
+        while not cgroups.remove(groups):
+            # A killed process leaves its group only when the kernel has taken it apart, and nothing tells when.
+            cgroups.kill(groups)
+            await asyncio.sleep(0.01)
+        if memory := files_folder(self.record):
+            remove_files(Path(memory))
 
     async def _sweep(self) -> None:
         """Kill what a killed shim left behind: members of its group, and processes marked as the task's."""
         while True:
-            found = [*self._around.groups.members(self.record.container_id), *marked(f"TASK_ID={self.record.task_id}")]
+            found = [*cgroups.members(self.groups), *marked(f"TASK_ID={self.record.task_id}")]
             if not found:
                 return
             for pid in found:
@@ -303,7 +320,7 @@ class Container:
         """Write down what the shim could not know or could not write."""
         assert self.exit is not None
         found = read_record(self.folder, EXIT, ExitRecord)
-        usage = self._around.groups.usage(self.record.container_id)
+        usage = cgroups.usage(self.groups)
         if self.exit.code == KILLED and not self.exit.error and usage.out_of_memory_kills:
             self.exit = ExitRecord(self.exit.code, self.exit.finished_at, OUT_OF_MEMORY)
         if found != self.exit and self.folder.is_dir():

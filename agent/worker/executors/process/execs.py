@@ -12,7 +12,7 @@ import struct
 import termios
 from collections.abc import AsyncIterator, Sequence
 
-from agent.worker.executors.process.cgroups import Groups
+from agent.worker.executors.process import cgroups
 from agent.worker.executors.process.container import Container
 from agent.worker.executors.process.health import MAX_OUTPUT
 from agent.worker.executors.process.launching import exec_settings, files_folder, program_settings
@@ -22,6 +22,9 @@ from agent.worker.executors.process.spawning import Answer, Spawner
 from agent.worker.interface import RejectedByExecutor, Stream, TemporaryFailure
 
 CHUNK = 65536
+# From asm-generic/ioctls.h: let the other side of a terminal be opened; open it without its path.
+_TIOCSPTLCK = 0x40045431
+_TIOCGPTPEER = 0x5441
 
 
 class ExecRefused(RejectedByExecutor):
@@ -111,7 +114,6 @@ class ExecProcess:
 async def execute(
     container: Container,
     spawner: Spawner,
-    groups: Groups,
     argv: Sequence[str],
     *,
     env: Sequence[str] = (),
@@ -128,8 +130,8 @@ async def execute(
     program = program_settings(record, argv, files_folder(record), env, cwd, account)
     if terminal:
         program["env"] = ["TERM=xterm", *record.env, *env]
-    settings = exec_settings(record, run, program, terminal, groups.entries(record.container_id))
-    outputs, into, theirs = _terminal() if terminal else _pipes(stdin)
+    settings = exec_settings(record, run, program, terminal, cgroups.entries(container.groups))
+    outputs, into, theirs = _terminal(run.shim, record.isolated) if terminal else _pipes(stdin)
     try:
         answer = await spawner.ask("x", settings, theirs)
         try:
@@ -181,8 +183,14 @@ def _pipes(stdin: bool) -> _Streams:
     return outputs, into, [into_end, out_end, err_end]
 
 
-def _terminal() -> _Streams:
-    master, slave = pty.openpty()
+def _terminal(shim: int, isolated: bool) -> _Streams:
+    """A terminal, of the container's own /dev/pts where it has one: programs look for its name there."""
+    if isolated:
+        master = os.open(f"/proc/{shim}/root/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+        slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    else:
+        master, slave = pty.openpty()
     os.set_blocking(master, False)
     return {master: Stream.STDOUT}, master, [slave, slave, slave]
 

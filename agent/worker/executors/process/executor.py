@@ -18,14 +18,15 @@ from agent.api_types.node import EngineDescription, NodeDescription, Plugin
 from agent.api_types.task import Task
 from agent.api_types.times import Clock, now_ns
 from agent.worker.executors.docker.template import Expansion, expand_spec
-from agent.worker.executors.images import catalog, programs
+from agent.worker.executors.images import programs
 from agent.worker.executors.process.addresses import AddressPool, NoFreeAddress, node_network
-from agent.worker.executors.process.cgroups import Groups
+from agent.worker.executors.process.cgroups import Parents
 from agent.worker.executors.process.container import Container, Surroundings, open_container, remove_tree
 from agent.worker.executors.process.controller import ProcessController, Sleep
 from agent.worker.executors.process.execs import ExecProcess, execute
 from agent.worker.executors.process.folder_watch import FolderWatch
 from agent.worker.executors.process.host import Host, find_account, look
+from agent.worker.executors.process.inventory import Inventory
 from agent.worker.executors.process.launching import sandbox_settings
 from agent.worker.executors.process.plan import plan_container
 from agent.worker.executors.process.records import CONTAINER, write_record
@@ -71,6 +72,8 @@ class ProcessExecutor:
         self._opening = asyncio.Lock()
         self._around: Surroundings | None = None
         self._pool: AddressPool | None = None
+        self.inventory = Inventory(self._all, self._open, self._forget, clock, sleep)
+        """What the containers API shows and does."""
 
     # -- the protocol
 
@@ -92,7 +95,7 @@ class ProcessExecutor:
             await self._forget(task.id)
 
         async def run(container: Container, argv: tuple[str, ...]) -> ExecProcess:
-            return await execute(container, around.spawner, around.groups, argv)
+            return await execute(container, around.spawner, argv)
 
         return ProcessController(
             find=lambda: self._containers.get(task.id),
@@ -122,27 +125,15 @@ class ProcessExecutor:
             container.close()
         await around.spawner.close()
         around.watch.close()
+        around.parents.remove()
         self._containers.clear()
 
-    # -- for the containers API
-
-    async def containers(self) -> list[Container]:
-        """All containers, newest first, looked at a moment ago."""
-        await self._open()
-        for container in self._containers.values():
-            container.look()
-        return sorted(self._containers.values(), key=lambda container: container.record.created_at, reverse=True)
-
-    async def surroundings(self) -> Surroundings:
-        """What the containers share: for those who show or enter them."""
-        return await self._open()
-
-    async def forget(self, task_id: str) -> None:
-        """End a container and remove it."""
-        await self._open()
-        await self._forget(task_id)
-
     # -- inside
+
+    async def _all(self) -> list[Container]:
+        """All containers, newest first."""
+        await self._open()
+        return sorted(self._containers.values(), key=lambda container: container.record.created_at, reverse=True)
 
     async def _open(self) -> Surroundings:
         async with self._opening:
@@ -152,16 +143,16 @@ class ProcessExecutor:
 
     async def _look_around(self) -> Surroundings:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        groups = Groups.of_host() if self._bound else Groups([])
+        parents = Parents.of_host() if self._bound else Parents([])
         program_path = program_file()
         spawner = Spawner()
-        host = look(self._hostname, groups.controllers, interpreter(), program_path)
+        host = look(self._hostname, parents.controllers, interpreter(), program_path)
         try:
             host = replace(host, no_isolation=await self._probe(spawner, host))
         except BaseException:
             await spawner.close()
             raise
-        around = Surroundings(spawner, FolderWatch(), groups, host, self._clock)
+        around = Surroundings(spawner, FolderWatch(), parents, host, self._clock)
         newest = ""
         for name in sorted(os.listdir(self._folder)):
             container = open_container(self._folder / name, around) if _TASK_ID.match(name) else None
@@ -251,8 +242,3 @@ def version() -> str:
         return metadata.version("swarmtui")
     except metadata.PackageNotFoundError:
         return "0.0.0"
-
-
-def image_names() -> list[str]:
-    """References of the images that this executor runs."""
-    return [image.reference for image in catalog.IMAGES]

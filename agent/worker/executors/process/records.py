@@ -16,9 +16,11 @@ import msgspec
 
 from agent.api_types.container import HealthConfig
 from agent.api_types.task import PortConfig
+from agent.worker.executors.process.cgroups import Group
 
 FORMAT = 1
 CONTAINER = "container"
+GROUPS = "groups"
 RUN = "run"
 EXIT = "exit"
 STOPPING = "stopping"
@@ -115,6 +117,12 @@ class RunRecord(msgspec.Struct, frozen=True, gc=False):
     task: int
     task_start: int
     started_at: int
+
+
+class GroupsRecord(msgspec.Struct, frozen=True, gc=False):
+    """The control groups that were made for a container, by whichever agent started it."""
+
+    groups: list[Group]
 
 
 class ExitRecord(msgspec.Struct, frozen=True, gc=False):
