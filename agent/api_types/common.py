@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from agent.api_types.fields import ApiObject, omitempty, present
+from agent.api_types.fields import ApiObject, omitempty
 
 
 class Version(ApiObject, frozen=True):
     """When an object last changed: the index of the log entry that did it."""
 
-    index: int = present("Index", 0)
+    index: int = omitempty("Index", 0)
 
 
 class Driver(ApiObject, frozen=True):
