@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from agent.api_types.network import NetworkAttachment
 from agent.api_types.node import NodeDescription
@@ -113,6 +113,15 @@ class Executor(Protocol):
 
     async def close(self) -> None:
         """Let go of connections; containers go on."""
+        ...
+
+
+@runtime_checkable
+class Redescribing(Protocol):
+    """An executor whose description may change while it runs, and that knows when."""
+
+    async def description_changed(self) -> None:
+        """Wait until `describe` may answer differently."""
         ...
 
 

@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import logging
 import random as randomness
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.api_types.node import NodeDescription
 from agent.api_types.times import SECOND
 from agent.rpc.connection import Connection, Handler
-from agent.rpc.errors import RpcError
+from agent.rpc.errors import ConnectionLost, Refused, RpcError
 from agent.rpc.messages import (
     Assignments,
     Described,
@@ -30,7 +31,7 @@ from agent.rpc.messages import (
 )
 from agent.rpc.peer import Purpose
 from agent.rpc.stream import Stream
-from agent.worker.interface import RejectedByExecutor, TemporaryFailure
+from agent.worker.interface import Redescribing, RejectedByExecutor, TemporaryFailure
 from agent.worker.task_runner import Sleep, retry_delay
 from agent.worker.worker import Worker
 
@@ -83,9 +84,8 @@ class Session:
     surface: Surface
     describe: Describe
     described: NodeDescription
-    changes: Callable[[], Awaitable[None]] | None
-    """Waits until the description may have changed; None where it never does."""
     sleep: Sleep = asyncio.sleep
+    _senders: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
     async def open(
@@ -96,7 +96,6 @@ class Session:
         address: str,
         describe: Describe,
         surface: Surface,
-        changes: Callable[[], Awaitable[None]] | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> Session:
         """Introduce the node on a control connection. SessionRefused when the peer is no manager that leads, or will not."""
@@ -105,7 +104,7 @@ class Session:
         answer = await stream.receive()
         match answer:
             case SessionReady():
-                return cls(stream, answer, worker, surface, describe, description, changes, sleep)
+                return cls(stream, answer, worker, surface, describe, description, sleep)
             case SessionEnd(reason, removed):
                 raise SessionRefused(reason, removed=removed)
             case _:
@@ -116,14 +115,17 @@ class Session:
         self.worker.resend()
         with _one_reason():
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._beat())
-                group.create_task(self._report())
-                if self.changes is not None:
-                    group.create_task(self._redescribe(self.changes))
+                self._senders += [group.create_task(self._beat()), group.create_task(self._report())]
+                if isinstance(self.worker.executor, Redescribing):
+                    self._senders.append(group.create_task(self._redescribe(self.worker.executor)))
                 await self._listen()
 
     async def leave(self, lease: int = LEASE) -> None:
-        """Announce an orderly stop: for `lease` nanoseconds nothing is moved away from this node."""
+        """Announce an orderly stop, the last message of the session: for `lease` nanoseconds nothing is moved away."""
+        for sender in self._senders:
+            sender.cancel()
+        if self._senders:
+            await asyncio.wait(self._senders)
         await self.stream.send(Leaving(lease))
         await self.stream.end()
 
@@ -142,9 +144,9 @@ class Session:
                 self.worker.outbox.give_back(batch)
                 raise
 
-    async def _redescribe(self, changes: Callable[[], Awaitable[None]]) -> None:
+    async def _redescribe(self, executor: Redescribing) -> None:
         while True:
-            await changes()
+            await executor.description_changed()
             try:
                 description = await self.describe()
             except (TemporaryFailure, RejectedByExecutor) as failure:
@@ -172,6 +174,14 @@ class Session:
 
 
 @dataclass
+class _Race:
+    """What the attempts of one search for a manager share."""
+
+    opening: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    won: bool = False
+
+
+@dataclass
 class SessionKeeper:
     """Keeps a session with some manager. `run` ends only when the node was removed from the cluster (SessionRefused).
 
@@ -185,40 +195,67 @@ class SessionKeeper:
     address: str
     seeds: tuple[str, ...] = ()
     surface: Surface = field(default_factory=Surface)
-    changes: Callable[[], Awaitable[None]] | None = None
     sleep: Sleep = asyncio.sleep
     random: randomness.Random = field(default_factory=randomness.Random)
     session: Session | None = None
     """The session that stands now."""
+    _left: bool = False
+    _described: NodeDescription | None = None
+    _closing: set[asyncio.Task[str]] = field(default_factory=set)
 
     async def run(self) -> None:
         """Find a manager, serve the session, start over when it is lost."""
         await self.worker.restored.wait()
-        refusals = 0
-        while True:
-            connection, session = await self._connect()
-            reason = "cancelled"
-            try:
-                await self._serve(connection, session)
-            except SessionRefused as refused:
-                reason = str(refused)
-                if refused.removed:
-                    raise
-            except RpcError as error:
-                reason = str(error)
-            finally:
-                self.session = None
-                connection.close("the session is over")
-            log.warning("the session with %s is lost: %s", connection.peer, reason)
-            self.surface.on_lost(reason)
-            refusals += 1
-            await self.sleep(self._jittered(ATTEMPT_PERIOD / 10))
+        try:
+            while not self._left:
+                await self._one_session()
+            # The agent stops: whoever runs this cancels it.
+            await asyncio.get_running_loop().create_future()
+        finally:
+            if self._closing:
+                await asyncio.wait(self._closing)
 
     async def leave(self) -> None:
-        """Say that the agent stops in order and will be back; nothing happens when there is no session."""
+        """Say that the agent stops in order and will be back. No session is opened after that."""
+        self._left = True
         if self.session is not None:
             with contextlib.suppress(RpcError):
                 await self.session.leave()
+
+    async def _one_session(self) -> None:
+        connection, session = await self._connect()
+        try:
+            await self._serve(connection, session)
+        except SessionRefused as refused:
+            if refused.removed:
+                raise
+            reason = str(refused)
+        except RpcError as error:
+            reason = str(error)
+        finally:
+            self.session = None
+            self._close(connection, "the session is over")
+        log.log(
+            logging.INFO if self._left else logging.WARNING, "the session with %s is over: %s", connection.peer, reason
+        )
+        self.surface.on_lost(reason)
+        await self.sleep(self._jittered(ATTEMPT_PERIOD / 10))
+
+    def _close(self, connection: Connection, reason: str) -> None:
+        """End a connection without waiting for its last words to arrive; `run` waits for them at its end."""
+        connection.close(reason)
+        closing = asyncio.ensure_future(connection.wait_closed())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _describe(self) -> NodeDescription:
+        """The node, as it was while its engine is away: its containers may live on."""
+        try:
+            self._described = await self.describe()
+        except TemporaryFailure:
+            if self._described is None:
+                raise
+        return self._described
 
     async def _serve(self, connection: Connection, session: Session) -> None:
         log.info("session %s with %s", session.ready.session_id, connection.peer)
@@ -257,6 +294,7 @@ class SessionKeeper:
     async def _connect(self) -> tuple[Connection, Session]:
         """A session with whichever manager accepts first. All are tried at once, again and again."""
         attempts: dict[asyncio.Task[tuple[Connection, Session]], str] = {}
+        race = _Race()
         refusals = 0
         told = ""
         try:
@@ -264,7 +302,7 @@ class SessionKeeper:
                 busy = {address: sum(other == address for other in attempts.values()) for address in self.addresses()}
                 for address, count in busy.items():
                     if count * ATTEMPT_PERIOD < ATTEMPT_LIFE:
-                        attempts[asyncio.ensure_future(self._attempt(address))] = address
+                        attempts[asyncio.ensure_future(self._attempt(address, race))] = address
                 pause = asyncio.ensure_future(self.sleep(self._jittered(self._pause(refusals))))
                 try:
                     while not pause.done():
@@ -280,7 +318,7 @@ class SessionKeeper:
                                 raise error
                             if not isinstance(error, _ANOTHER_TIME):
                                 raise error
-                            refusals += isinstance(error, SessionRefused)
+                            refusals += isinstance(error, (SessionRefused, Refused))
                             text = f"{address}: {str(error) or 'no answer in time'}"
                             if text != told:
                                 told = text
@@ -289,25 +327,41 @@ class SessionKeeper:
                     pause.cancel()
                     await asyncio.wait({pause})
         finally:
-            await _abandon(attempts)
+            await self._abandon(attempts)
 
-    async def _attempt(self, address: str) -> tuple[Connection, Session]:
+    async def _attempt(self, address: str, race: _Race) -> tuple[Connection, Session]:
+        """Dial and introduce the node. Of several that reach one manager, only one at a time opens a session, and none
+        once one is open: a second would end the first."""
         async with asyncio.timeout(ATTEMPT_LIFE):
             connection = await self.dial(address, Purpose.CONTROL, self.worker.handlers())
             try:
-                session = await Session.open(
-                    connection,
-                    self.worker,
-                    address=self.address,
-                    describe=self.describe,
-                    surface=self.surface,
-                    changes=self.changes,
-                    sleep=self.sleep,
-                )
+                async with race.opening[address]:
+                    if race.won:
+                        raise ConnectionLost("another attempt was faster")
+                    session = await Session.open(
+                        connection,
+                        self.worker,
+                        address=self.address,
+                        describe=self._describe,
+                        surface=self.surface,
+                        sleep=self.sleep,
+                    )
+                    race.won = True
             except BaseException:
-                connection.close("no session")
+                self._close(connection, "no session")
                 raise
             return connection, session
+
+    async def _abandon(self, attempts: Iterable[asyncio.Task[tuple[Connection, Session]]]) -> None:
+        """End attempts that are no longer needed; one that came through in the meantime is closed again."""
+        pending = set(attempts)
+        for attempt in pending:
+            attempt.cancel()
+        if pending:
+            await asyncio.wait(pending)
+        for attempt in pending:
+            if not attempt.cancelled() and attempt.exception() is None:
+                self._close(attempt.result()[0], "another manager was faster")
 
     @staticmethod
     def _pause(refusals: int) -> float:
@@ -316,18 +370,6 @@ class SessionKeeper:
 
     def _jittered(self, seconds: float) -> float:
         return seconds * self.random.uniform(0.5, 1.0)
-
-
-async def _abandon(attempts: Iterable[asyncio.Task[tuple[Connection, Session]]]) -> None:
-    """End attempts that are no longer needed; one that came through in the meantime is closed again."""
-    pending = set(attempts)
-    for attempt in pending:
-        attempt.cancel()
-    if pending:
-        await asyncio.wait(pending)
-    for attempt in pending:
-        if not attempt.cancelled() and attempt.exception() is None:
-            attempt.result()[0].close("another manager was faster")
 
 
 @contextlib.contextmanager

@@ -310,11 +310,14 @@ class FakeStream:
         one, other = _Pipe(), _Pipe()
         return cls(one, other), cls(other, one)
 
-    async def send(self, message: Message) -> None:
+    def put(self, message: Message) -> None:
         if self._out.failure is not None:
             raise StreamFailed(self._out.failure)
         self._out.items.append(message)
         self._out.changed.set()
+
+    async def send(self, message: Message) -> None:
+        self.put(message)
         await asyncio.sleep(0)
 
     async def _next(self) -> Message | bytes | None:

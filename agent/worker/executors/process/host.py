@@ -16,6 +16,9 @@ LOW_PORT = 1024
 PORT_SHIFT = 8000
 """Added to ports under 1024 where those are kept to root: 80 becomes 8080 inside; `Controller.address` knows."""
 
+MARKS = ("SWARMTUI_PLAYGROUND",)
+"""Variables that whoever started the agent finds its processes by, to clean up; so tasks have them too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -34,6 +37,8 @@ class Host:
     """Path of the module that runs the shipped images' programs."""
     visible: tuple[str, ...]
     """Folders that the interpreter and the programs need and that may lie anywhere."""
+    marks: tuple[str, ...] = ()
+    """Variables (`NAME=value`) of the agent's own environment that say whose processes these are."""
 
     @property
     def isolated(self) -> bool:
@@ -112,6 +117,7 @@ def look(hostname: str, controllers: frozenset[str], interpreter: list[str], pro
         interpreter=tuple(interpreter),
         programs=str(programs),
         visible=visible_folders(programs),
+        marks=tuple(f"{name}={os.environ[name]}" for name in MARKS if name in os.environ),
     )
 
 

@@ -180,7 +180,7 @@ def _environment(
         else:
             environment.pop(key, None)
     # What tells whose process it is, and how its address is found, is not for a service to change.
-    return environment | {"TASK_ID": task.id, "TASK_ADDRESS": address}
+    return environment | dict(_pair(mark) for mark in host.marks) | {"TASK_ID": task.id, "TASK_ADDRESS": address}
 
 
 def _pair(item: str) -> tuple[str, str]:

@@ -112,7 +112,6 @@ class Spawner:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={},
                 cwd="/",
                 start_new_session=True,
             )

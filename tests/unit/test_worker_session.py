@@ -1,0 +1,508 @@
+"""Sessions in virtual time: what goes over the stream, finding a manager again, and leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+
+import pytest
+from worker_fakes import NODE, Container, FakeExecutor, FakeHost, FakeStream, VirtualLoop, make_task, run_virtual
+
+from agent.api_types.common import Resources
+from agent.api_types.node import Node, NodeDescription
+from agent.api_types.task import TaskState
+from agent.api_types.times import SECOND
+from agent.rpc.errors import RpcError, StreamEnded, StreamFailed, Unreachable
+from agent.rpc.messages import (
+    Assignments,
+    Described,
+    Heartbeat,
+    IngressTable,
+    Leaving,
+    ManagerAddress,
+    Message,
+    SessionEnd,
+    SessionOpen,
+    SessionReady,
+    StatusReport,
+)
+from agent.rpc.peer import Purpose
+from agent.worker.interface import TemporaryFailure
+from agent.worker.session import SessionKeeper, SessionRefused, Surface
+from agent.worker.worker import Worker
+
+
+class FakePeer:
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def __str__(self) -> str:
+        return f"manager at {self.address}"
+
+
+class FakeConnection:
+    """A connection to a `FakeManager`."""
+
+    def __init__(self, manager: FakeManager, purpose: Purpose, handlers: Mapping[str, object]) -> None:
+        self.manager = manager
+        self.peer = FakePeer(manager.address)
+        self.purpose = purpose
+        self.handlers = handlers
+        self.streams: list[FakeStream] = []
+        self.ended = asyncio.get_running_loop().create_future()
+
+    async def open(self, method: str, opening: Message) -> FakeStream:
+        assert method == "session"
+        ours, theirs = FakeStream.pair()
+        self.streams.append(ours)
+        self.manager.greet(theirs, opening)
+        return ours
+
+    def close(self, reason: str) -> None:
+        if not self.ended.done():
+            self.manager.open_connections.discard(self)
+            self.ended.set_result(reason)
+            for stream in self.streams:
+                stream.break_off(reason)
+
+    async def wait_closed(self) -> str:
+        return await asyncio.shield(self.ended)
+
+    async def __aenter__(self) -> FakeConnection:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.close("done")
+
+
+class FakeManager:
+    """The manager's side, played by the test. `mode` is what it does with a session that is opened."""
+
+    def __init__(self, address: str, *, period: float = 1.0, mode: str = "accept") -> None:
+        self.address = address
+        self.period = period
+        self.mode = mode
+        self.dials: list[float] = []
+        self.dial_time = 0.0
+        self.sessions: asyncio.Queue[FakeSession] = asyncio.Queue()
+        self.opened = 0
+        self.open_connections: set[FakeConnection] = set()
+        self.bulk: asyncio.Queue[FakeConnection] = asyncio.Queue()
+
+    async def dial(self, purpose: Purpose, handlers: Mapping[str, object]) -> FakeConnection:
+        loop = asyncio.get_running_loop()
+        if purpose is Purpose.CONTROL:
+            self.dials.append(loop.time())
+        if self.mode == "silent":
+            await loop.create_future()
+        await asyncio.sleep(self.dial_time)
+        if self.mode == "away":
+            raise Unreachable(f"{self.address}: connection refused")
+        connection = FakeConnection(self, purpose, handlers)
+        self.open_connections.add(connection)
+        if purpose is Purpose.BULK:
+            self.bulk.put_nowait(connection)
+        return connection
+
+    def greet(self, stream: FakeStream, opening: Message) -> None:
+        assert isinstance(opening, SessionOpen)
+        self.opened += 1
+        if self.mode == "accept":
+            self.sessions.put_nowait(FakeSession(self, stream, opening))
+        elif self.mode == "follower":
+            stream.break_off("this manager does not lead the cluster")
+        elif self.mode == "removed":
+            stream.put(SessionEnd("node is not part of this cluster", removed=True))
+
+
+class FakeSession:
+    """A session as the manager sees it."""
+
+    def __init__(self, manager: FakeManager, stream: FakeStream, opening: SessionOpen) -> None:
+        self.manager = manager
+        self.stream = stream
+        self.opening = opening
+        self.beats: list[float] = []
+
+    async def ready(self, *managers: str) -> None:
+        addresses = [ManagerAddress(f"m{n}", address) for n, address in enumerate(managers)]
+        await self.stream.send(SessionReady("s", int(self.manager.period * SECOND), addresses, Node(id=NODE), "c"))
+
+    async def next(self, kind: type[Message] | None = None) -> Message:
+        """The next message that is no heartbeat (unless heartbeats are asked for)."""
+        while True:
+            message = await self.stream.receive()
+            if isinstance(message, Heartbeat):
+                self.beats.append(asyncio.get_running_loop().time())
+                if kind is not Heartbeat:
+                    continue
+            if kind is None or isinstance(message, kind):
+                return message
+
+    async def until_state(self, task_id: str, state: TaskState) -> None:
+        while True:
+            message = await self.next(StatusReport)
+            assert isinstance(message, StatusReport)
+            if any(report.task_id == task_id and report.status.state is state for report in message.reports):
+                return
+
+
+class Agent:
+    """A worker and its keeper."""
+
+    def __init__(self, worker: Worker, keeper: SessionKeeper, keeping: asyncio.Task[None]) -> None:
+        self.worker = worker
+        self.keeper = keeper
+        self.keeping = keeping
+
+
+@contextlib.asynccontextmanager
+async def agent(
+    folder: Path,
+    loop: VirtualLoop,
+    *managers: FakeManager,
+    host: FakeHost | None = None,
+    executor: FakeExecutor | None = None,
+    describe: Callable[[], object] | None = None,
+    surface: Surface | None = None,
+    seeds: tuple[str, ...] | None = None,
+) -> AsyncIterator[Agent]:
+    by_address = {manager.address: manager for manager in managers}
+
+    async def dial(address: str, purpose: Purpose, handlers: Mapping[str, object]) -> FakeConnection:
+        return await by_address[address].dial(purpose, handlers)
+
+    worker = Worker(executor or FakeExecutor(host or FakeHost()), state_dir=folder, clock=loop.clock)
+    keeper = SessionKeeper(
+        worker,
+        dial,
+        describe or worker.executor.describe,
+        "10.0.0.9:2377",
+        tuple(by_address) if seeds is None else seeds,
+        surface or Surface(),
+        random=random.Random(1),
+    )
+    running = asyncio.create_task(worker.run())
+    keeping = asyncio.create_task(keeper.run())
+    try:
+        yield Agent(worker, keeper, keeping)
+    finally:
+        for task in (keeping, running):
+            task.cancel()
+            await asyncio.wait({task})
+        for manager in managers:
+            assert not manager.open_connections
+
+
+def test_a_session_reports_and_beats_at_the_managers_pace(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager, host = FakeManager("m:1", period=0.5), FakeHost(delay=lambda: 0.1)
+        async with agent(tmp_path, loop, manager, host=host):
+            session = await manager.sessions.get()
+            assert session.opening.address == "10.0.0.9:2377"
+            assert session.opening.description.hostname == "host"
+            await session.ready("m:1")
+            await session.stream.send(Assignments(1, True, tasks=[make_task("a")]))
+            await session.until_state("a", TaskState.RUNNING)
+            for _ in range(5):
+                await session.next(Heartbeat)
+            pauses = [b - a for a, b in itertools.pairwise(session.beats)]
+            assert pauses == pytest.approx([0.5] * len(pauses))
+            bulk = await manager.bulk.get()
+            assert set(bulk.handlers) == {"logs", "relay"}
+
+    run_virtual(main)
+
+
+def test_published_ports_and_readiness_are_passed_on(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager = FakeManager("m:1")
+        tables: asyncio.Queue[IngressTable] = asyncio.Queue()
+        told: list[str] = []
+
+        async def on_ingress(table: IngressTable) -> None:
+            tables.put_nowait(table)
+
+        surface = Surface(lambda ready: told.append(ready.session_id), on_ingress, told.append)
+        async with agent(tmp_path, loop, manager, surface=surface):
+            session = await manager.sessions.get()
+            await session.ready()
+            await session.stream.send(IngressTable([]))
+            assert await tables.get() == IngressTable([])
+            session.stream.break_off("cut")
+            await manager.sessions.get()
+            assert told == ["s", "cut"]
+
+    run_virtual(main)
+
+
+def test_all_managers_are_tried_at_once_and_the_one_that_leads_is_taken(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        managers = [
+            FakeManager("silent:1", mode="silent"),
+            FakeManager("away:1", mode="away"),
+            FakeManager("follows:1", mode="follower"),
+            FakeManager("leads:1"),
+        ]
+        begun = loop.now
+        async with agent(tmp_path, loop, *managers) as one:
+            session = await managers[3].sessions.get()
+            assert loop.now == begun
+            await session.ready("leads:1", "later:1")
+            await session.next(Heartbeat)
+            assert one.keeper.session is not None
+            assert one.worker.managers == [ManagerAddress("m0", "leads:1"), ManagerAddress("m1", "later:1")]
+            assert set(one.keeper.addresses()) == {"leads:1", "later:1", "silent:1", "away:1", "follows:1"}
+
+    run_virtual(main)
+
+
+def test_managers_are_remembered_over_a_restart(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager = FakeManager("new:1")
+        old = FakeManager("old:1")
+        async with agent(tmp_path, loop, old):
+            session = await old.sessions.get()
+            await session.ready("new:1")
+            await session.next(Heartbeat)
+        async with agent(tmp_path, loop, manager, seeds=()):
+            await (await manager.sessions.get()).ready()
+
+    run_virtual(main)
+
+
+def test_a_node_that_was_cut_off_stops_old_copies_within_a_second_of_coming_back(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager, host = FakeManager("m:1"), FakeHost(delay=lambda: 0.01)
+        manager.dial_time = 0.2
+        async with agent(tmp_path, loop, manager, host=host):
+            session = await manager.sessions.get()
+            await session.ready("m:1")
+            await session.stream.send(Assignments(1, True, tasks=[make_task("a"), make_task("b")]))
+            await session.until_state("b", TaskState.RUNNING)
+            for mode, cut in (("silent", 17.3), ("away", 21.9)):
+                manager.mode = mode
+                session.stream.break_off("cut")
+                await asyncio.sleep(cut)
+                manager.mode, back = "accept", loop.now
+                session = await manager.sessions.get()
+                await session.ready("m:1")
+                # The newest statuses come again, unasked.
+                await session.until_state("b", TaskState.RUNNING)
+                assert loop.now - back < 0.8
+            await session.stream.send(Assignments(9, True, tasks=[make_task("b")]))
+            while "a" in host.containers:
+                await asyncio.sleep(0.01)
+            assert loop.now - back < 1.0
+            assert host.containers == {"b": Container.RUNNING}
+            assert host.started == ["a", "b"]
+
+    run_virtual(main)
+
+
+def test_slow_handshakes_overlap_but_only_one_session_opens(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager = FakeManager("m:1")
+        manager.dial_time = 3.0
+        async with agent(tmp_path, loop, manager):
+            session = await manager.sessions.get()
+            assert len(manager.dials) > 4
+            await asyncio.sleep(1.5)
+            assert manager.opened == 1
+            await session.ready("m:1")
+            await session.next(Heartbeat)
+            await asyncio.sleep(10)
+            assert manager.opened == 1
+
+    run_virtual(main)
+
+
+def test_a_manager_that_is_away_is_tried_at_a_steady_pace(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager = FakeManager("m:1", mode="away")
+        async with agent(tmp_path, loop, manager):
+            await asyncio.sleep(60)
+            pauses = [b - a for a, b in itertools.pairwise(manager.dials)]
+            assert min(pauses) >= 0.25
+            assert max(pauses) <= 0.5
+            assert len(set(pauses)) > 10
+
+    run_virtual(main)
+
+
+def test_a_removed_node_ends_and_says_so(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager = FakeManager("m:1", mode="removed")
+        async with agent(tmp_path, loop, manager) as one:
+            await asyncio.wait({one.keeping})
+            error = one.keeping.exception()
+            assert isinstance(error, SessionRefused)
+            assert error.removed
+        manager = FakeManager("m:1")
+        async with agent(tmp_path, loop, manager) as one:
+            session = await manager.sessions.get()
+            await session.ready()
+            await session.next(Heartbeat)
+            await session.stream.send(SessionEnd("the node was removed", removed=True))
+            await asyncio.wait({one.keeping})
+            assert str(one.keeping.exception()) == "the node was removed"
+
+    run_virtual(main)
+
+
+def test_a_session_that_the_manager_ends_is_opened_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager = FakeManager("m:1")
+        async with agent(tmp_path, loop, manager):
+            session = await manager.sessions.get()
+            await session.ready()
+            await session.stream.send(SessionEnd("another manager leads now"))
+            await manager.sessions.get()
+
+    run_virtual(main)
+    assert "another manager leads now" in caplog.text
+
+
+def test_leaving_is_the_last_word_and_no_session_follows(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager, host = FakeManager("m:1", period=0.2), FakeHost()
+        async with agent(tmp_path, loop, manager, host=host) as one:
+            session = await manager.sessions.get()
+            await session.ready()
+            await session.stream.send(Assignments(1, True, tasks=[make_task("a")]))
+            await session.until_state("a", TaskState.RUNNING)
+            await one.keeper.leave()
+            assert await session.next() == Leaving(60 * SECOND)
+            with pytest.raises((StreamEnded, StreamFailed)):
+                await session.next(Heartbeat)
+            session.stream.break_off("the manager saw the end")
+            await asyncio.sleep(30)
+            assert manager.opened == 1
+            assert not one.keeping.done()
+        assert host.containers == {"a": Container.RUNNING}
+
+    run_virtual(main)
+
+
+def test_statuses_that_were_not_taken_are_sent_in_the_next_session(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager, host = FakeManager("m:1"), FakeHost()
+        async with agent(tmp_path, loop, manager, host=host):
+            session = await manager.sessions.get()
+            await session.ready()
+            await session.stream.send(Assignments(1, True, tasks=[make_task("a"), make_task("b")]))
+            await session.until_state("b", TaskState.RUNNING)
+            manager.mode = "away"
+            session.stream.break_off("cut")
+            await asyncio.sleep(1)
+            host.end("a", 3)
+            await asyncio.sleep(1)
+            manager.mode = "accept"
+            session = await manager.sessions.get()
+            await session.ready()
+            message = await session.next(StatusReport)
+            assert isinstance(message, StatusReport)
+            assert {report.task_id: report.status.state for report in message.reports} == {
+                "a": TaskState.FAILED,
+                "b": TaskState.RUNNING,
+            }
+
+    run_virtual(main)
+
+
+class ChangingExecutor(FakeExecutor):
+    """Describes itself differently each time it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeHost())
+        self.news = asyncio.Event()
+        self.memory = 1
+        self.away = False
+
+    async def describe(self) -> NodeDescription:
+        if self.away:
+            raise TemporaryFailure("the engine is away")
+        return NodeDescription(hostname="host", resources=Resources(memory_bytes=self.memory))
+
+    async def description_changed(self) -> None:
+        await self.news.wait()
+        self.news.clear()
+
+
+def test_a_node_that_changes_describes_itself_again(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager, executor = FakeManager("m:1"), ChangingExecutor()
+        async with agent(tmp_path, loop, manager, executor=executor):
+            session = await manager.sessions.get()
+            await session.ready()
+            executor.news.set()
+            await asyncio.sleep(5)
+            executor.memory = 2
+            executor.news.set()
+            message = await session.next(Described)
+            assert isinstance(message, Described)
+            assert message.description.resources.memory_bytes == 2
+            # A session opens with the last known description while the engine is away.
+            executor.away = True
+            session.stream.break_off("cut")
+            session = await manager.sessions.get()
+            assert session.opening.description.resources.memory_bytes == 2
+
+    run_virtual(main)
+
+
+def test_a_node_whose_engine_was_never_there_waits_for_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager, executor = FakeManager("m:1"), ChangingExecutor()
+        executor.away = True
+        async with agent(tmp_path, loop, manager, executor=executor):
+            await asyncio.sleep(5)
+            assert manager.opened == 0
+            executor.away = False
+            await manager.sessions.get()
+
+    run_virtual(main)
+    assert "the engine is away" in caplog.text
+
+
+def test_a_bulk_connection_that_is_lost_alone_comes_back(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager = FakeManager("m:1")
+        async with agent(tmp_path, loop, manager):
+            session = await manager.sessions.get()
+            await session.ready()
+            for _ in range(3):
+                bulk = await manager.bulk.get()
+                bulk.close("lost")
+            await session.next(Heartbeat)
+            assert manager.opened == 1
+
+    run_virtual(main)
+
+
+def test_an_agent_stopped_at_any_moment_leaves_no_connection(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        for moment in range(40):
+            manager = FakeManager("m:1")
+            manager.dial_time = 0.3
+
+            async def serve(manager: FakeManager = manager) -> None:
+                while True:
+                    session = await manager.sessions.get()
+                    await asyncio.sleep(0.2)
+                    with contextlib.suppress(RpcError):
+                        await session.ready()
+                        await asyncio.sleep(0.3)
+                    session.stream.break_off("cut")
+
+            serving = asyncio.create_task(serve())
+            async with agent(tmp_path / str(moment), loop, manager):
+                await asyncio.sleep(moment * 0.05)
+            serving.cancel()
+            await asyncio.wait({serving})
+
+    run_virtual(main)
