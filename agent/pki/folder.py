@@ -26,8 +26,7 @@ class IdentityDamaged(Exception):
 
 def write_secret(path: Path, data: bytes) -> None:
     """Replace `path` by `data`; a crash leaves the old file or the new one. The folder becomes 0700, the file 0600."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.parent.chmod(0o700)
+    _make_folder(path.parent)
     draft = path.with_name(f".{path.name}.draft")
     # A draft left by a crash is nobody's: a new file makes sure that no other process has it open.
     draft.unlink(missing_ok=True)
@@ -59,6 +58,15 @@ def remove_secret(path: Path) -> None:
     if path.exists():
         path.unlink()
         sync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """A folder for its owner alone; each one that is made on the way is durable."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    for made in missing:
+        sync_folder(made.parent)
 
 
 def sync_folder(folder: Path) -> None:

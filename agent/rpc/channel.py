@@ -129,7 +129,7 @@ class Channel(asyncio.BufferedProtocol):
             return
         if self._early:
             early, self._early = self._early, []
-            on_frames(early)
+            self._guarded(lambda: on_frames(early))
         if self._transport is not None and not self._ending:
             self._transport.resume_reading()
 
@@ -194,7 +194,9 @@ class Channel(asyncio.BufferedProtocol):
                 self._refuse_plain_text()
                 return
         self._session.put(data)
-        if self._pace is not None and not self._session.established:
+        if self._pace is not None and self._transport is not None and not self._session.established:
+            # Until its turn comes, it cannot send more.
+            self._transport.pause_reading()
             self._pace(self._advance_later)
         else:
             self._guarded(self._advance)
@@ -237,7 +239,8 @@ class Channel(asyncio.BufferedProtocol):
             self._stop(Refused(f"{self.address}: {text}", by_peer=by_peer))
 
     def _advance_later(self) -> None:
-        if not self._ending:
+        if not self._ending and self._transport is not None:
+            self._transport.resume_reading()
             self._guarded(self._advance)
 
     def _advance(self) -> None:
@@ -299,13 +302,13 @@ class Channel(asyncio.BufferedProtocol):
             self._stop(Refused(f"{self.address}: {explain(error)[0]}", by_peer=False))
             return
         self._send_encrypted()
-        if self._transport is not None and self._transport.get_write_buffer_size() > HARD_LIMIT:
-            self.abort(Unreachable(f"{self.address} does not read what it is sent"))
 
     def _send_encrypted(self) -> None:
         data = self._session.take()
         if data and self._transport is not None:
             self._transport.write(data)
+            if self._transport.get_write_buffer_size() > HARD_LIMIT:
+                self.abort(Unreachable(f"{self.address} does not read what it is sent"))
 
     def _watch_for_stall(self) -> None:
         self._cancel_timer()

@@ -24,6 +24,7 @@ from agent.rpc.errors import Refused, StreamEnded, StreamFailed, Unreachable, ke
 from agent.rpc.greeting import greet_as_client
 from agent.rpc.messages import JoinAnswer, JoinOpen, JoinRefused, Message, RootAnswer, RootOpen
 from agent.rpc.peer import Purpose
+from agent.rpc.stream import MAX_MESSAGE, MAX_MESSAGE_OF_STRANGER
 from agent.rpc.tls import client_context, joining_context
 
 
@@ -150,13 +151,25 @@ async def _dial(
         channel.abort(failure)
         raise failure from None
     except Refused:
-        # The channel lingers for a moment, so that the other side reads why.
+        # The other side reads why, for a second at most.
+        try:
+            await channel.wait_closed()
+        finally:
+            channel.abort(Unreachable("refused"))
         raise
     except BaseException:
         channel.abort(Unreachable("dialling was given up"))
         raise
     local_id = identity.node_id if identity else ""
-    connection = Connection(channel, peer, purpose, local_id=local_id, dialled=True, handlers=handlers)
+    connection = Connection(
+        channel,
+        peer,
+        purpose,
+        local_id=local_id,
+        dialled=True,
+        handlers=handlers,
+        max_message=MAX_MESSAGE if identity else MAX_MESSAGE_OF_STRANGER,
+    )
     connection.begin()
     return connection
 

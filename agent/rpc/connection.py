@@ -16,7 +16,7 @@ from agent.rpc.errors import ConnectionLost, ProtocolViolation, RpcError, Stream
 from agent.rpc.frames import CARRIERS, Frame, FrameType, decode_text, encode_text
 from agent.rpc.messages import Message
 from agent.rpc.peer import Peer, Purpose
-from agent.rpc.stream import Stream
+from agent.rpc.stream import MAX_MESSAGE, Stream
 
 logger = logging.getLogger("agent.rpc")
 
@@ -50,6 +50,7 @@ class Connection:
         dialled: bool,
         handlers: Mapping[str, Handler],
         max_streams: int = MAX_STREAMS,
+        max_message: int = MAX_MESSAGE,
     ) -> None:
         self.peer = peer
         """The node at the other end."""
@@ -59,6 +60,7 @@ class Connection:
         self._local_id = local_id
         self._handlers = handlers
         self._max_streams = max_streams
+        self._max_message = max_message
         self._parity = 1 if dialled else 0
         self._next = 1 if dialled else 2
         self._streams: dict[int, Stream] = {}
@@ -118,9 +120,11 @@ class Connection:
     async def shut(self, reason: str) -> None:
         """Close, and wait until the socket is closed and no handler runs any more."""
         self.close(reason)
-        for task in self._tasks:
+        # A handler may call this too, and is not to wait for itself.
+        others = self._tasks - {asyncio.current_task()}
+        for task in others:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*others, return_exceptions=True)
         await self._channel.wait_closed()
 
     async def settle(self) -> None:
@@ -242,7 +246,7 @@ class Connection:
             self._ended.set_result(reason)
 
     def _add(self, number: int, method: str) -> Stream:
-        stream = Stream(self, number, method)
+        stream = Stream(self, number, method, self._max_message)
         self._streams[number] = stream
         return stream
 

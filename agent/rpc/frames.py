@@ -81,11 +81,15 @@ def encode_text(text: str) -> bytes:
 
 
 def decode_text(body: bytes) -> str:
-    """The text of a body; ProtocolViolation when it is none."""
+    """The text of a body, fit for one line of a log; ProtocolViolation when it is none."""
     try:
-        return _decode_text(body)
+        text = _decode_text(body)
     except (msgspec.MsgspecError, ValueError):
         raise ProtocolViolation("a frame whose text cannot be read") from None
+    if text.isprintable():
+        return text
+    # Strangers send texts too; none of them is to forge a line of its own.
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def encode_count(count: int) -> bytes:

@@ -72,7 +72,7 @@ async def greet_as_server(
         peer = Peer("", None, channel.address, difference)
     else:
         peer = Peer(certificate.node_id, certificate.role, channel.address, difference)
-        text = accept(peer) if accept is not None and purpose is not Purpose.JOIN else None
+        text = accept(peer) if accept is not None else None
         if text is not None:
             raise _refuse(channel, text)
     channel.put(0, FrameType.HELLO, encode_hello(Hello(PROTOCOL, identity.node_id, clock(), purpose)))

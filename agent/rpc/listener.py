@@ -15,12 +15,13 @@ from agent.pki.identity import NodeIdentity
 from agent.rpc.addresses import socket_address, split_address
 from agent.rpc.admission import JoinService, joining_handlers
 from agent.rpc.channel import Channel
-from agent.rpc.connection import Connection, Handler
+from agent.rpc.connection import MAX_STREAMS, Connection, Handler
 from agent.rpc.errors import ListenFailed, Refused, RpcError, Unreachable, kernel_words
 from agent.rpc.frames import FrameType
 from agent.rpc.greeting import greet_as_server
 from agent.rpc.pace import Pace
 from agent.rpc.peer import Peer
+from agent.rpc.stream import MAX_MESSAGE, MAX_MESSAGE_OF_STRANGER
 from agent.rpc.tls import server_context
 
 __all__ = ["JoinService", "Limits", "Listener"]
@@ -197,6 +198,8 @@ class Listener:
         task = loop.create_task(self._serve(accepted, channel, identity))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # A task that is cancelled before its first step has closed nothing.
+        task.add_done_callback(lambda _: accepted.close())
 
     def _left(self, channel: Channel) -> None:
         """`channel` is no stranger any more, or gone."""
@@ -253,7 +256,8 @@ class Listener:
             local_id=identity.node_id,
             dialled=False,
             handlers=handlers,
-            **({} if peer.role else {"max_streams": 1}),
+            max_streams=MAX_STREAMS if peer.role else 1,
+            max_message=MAX_MESSAGE if peer.role else MAX_MESSAGE_OF_STRANGER,
         )
 
     async def _keep(self, connection: Connection, channel: Channel) -> None:

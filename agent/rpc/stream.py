@@ -27,6 +27,8 @@ WINDOW = 256 * 1024
 """Bytes of frames that a sender may be ahead of the reader, a stream and direction."""
 MAX_MESSAGE = 64 * 1024 * 1024
 """Bytes of one message: the assignments of a large node with all its secrets fit."""
+MAX_MESSAGE_OF_STRANGER = 64 * 1024
+"""The same without a certificate on one of the two sides."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode: Callable[[bytes], Message] = msgspec.msgpack.Decoder(AnyMessage).decode
@@ -57,11 +59,12 @@ class Stream:
     `send_bytes` a part may have been sent. What arrived before a failure can still be received.
     """
 
-    def __init__(self, carrier: Carrier, number: int, method: str) -> None:
+    def __init__(self, carrier: Carrier, number: int, method: str, max_message: int = MAX_MESSAGE) -> None:
         self._carrier = carrier
         self.number = number
         self.method = method
         """What the stream was opened for."""
+        self._max_message = max_message
         self._credit = WINDOW
         self._owed = 0
         self._held = 0
@@ -105,7 +108,7 @@ class Stream:
     async def send(self, message: Message) -> None:
         """Send a message; returns once it is on its way.
 
-        Raises StreamFailed; StreamEnded when the other side reads nothing more; ValueError over MAX_MESSAGE.
+        Raises StreamFailed; StreamEnded when the other side reads nothing more; ValueError when it is too long.
         """
         body = _encode(message)
         cost = HEADER.size + len(body)
@@ -114,8 +117,8 @@ class Stream:
             self._credit -= cost
             self._carrier.put(self.number, FrameType.MESSAGE, body)
             return
-        if len(body) > MAX_MESSAGE:
-            raise ValueError(f"a {type(message).__name__} of {len(body)} bytes; {MAX_MESSAGE} are allowed")
+        if len(body) > self._max_message:
+            raise ValueError(f"a {type(message).__name__} of {len(body)} bytes; {self._max_message} are allowed")
         async with self._sending:
             begun = False
             try:
@@ -181,8 +184,8 @@ class Stream:
             if kind is FrameType.PART:
                 self._parts.append(body)
                 self._parts_size += len(body)
-                if self._parts_size > MAX_MESSAGE:
-                    raise self._give_up(f"a message of more than {MAX_MESSAGE} bytes")
+                if self._parts_size > self._max_message:
+                    raise self._give_up(f"a message of more than {self._max_message} bytes")
             elif kind is FrameType.ABANDON:
                 self._parts.clear()
                 self._parts_size = 0

@@ -27,6 +27,7 @@ from agent.rpc.client import _dial, dial, fetch_root, join
 from agent.rpc.errors import ListenFailed, Refused, StreamFailed, Unreachable
 from agent.rpc.frames import HEADER, MAX_BODY, FrameType
 from agent.rpc.listener import Listener
+from agent.rpc.messages import JoinOpen
 from agent.rpc.pace import Pace
 from agent.rpc.peer import Purpose
 from agent.rpc.tls import client_context, joining_context
@@ -185,6 +186,25 @@ async def test_without_a_certificate_only_join_and_ca(cluster: TestCluster, capl
             stream = await connection.open("echo", Heartbeat())
             with pytest.raises(StreamFailed, match="this needs a node certificate: join the cluster first"):
                 await stream.receive()
+
+
+async def test_a_removed_node_cannot_pose_as_a_newcomer(cluster: TestCluster) -> None:
+    async with listening(cluster, accept=lambda peer: "removed") as listener:
+        with pytest.raises(Refused, match="refused the connection: removed"):
+            await dial(listener.address, cluster.identity("worker1"), purpose=Purpose.JOIN)
+
+
+async def test_a_stranger_cannot_fill_the_memory(cluster: TestCluster) -> None:
+    context = joining_context(cluster.root.cert_pem)
+    options = {"expect_node": None, "expect_role": None, "source": None, "clock": now_ns, "timeout": 10.0}
+    async with listening(cluster, join=cluster) as listener, still_serving(cluster, listener):
+        connection = await _dial(listener.address, context, None, Purpose.JOIN, handlers={}, **options)  # type: ignore[arg-type]
+        async with connection:
+            connection._max_message = 1 << 20
+            stream = await connection.open("join", JoinOpen(secret="s", request=b"x" * 200_000))
+            with pytest.raises(StreamFailed, match="a message of more than 65536 bytes"):
+                await stream.receive()
+            await until(lambda: connection.stream_count == 0)
 
 
 # -- joining

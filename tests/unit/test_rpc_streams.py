@@ -11,14 +11,14 @@ from rpc_cluster import Heartbeat, TestCluster, connected, echo, listening, reco
 
 from agent.api_types.errors import NotFound
 from agent.api_types.node import NodeRole
+from agent.pki.identity import NodeKey
 from agent.rpc import channel as channel_module
 from agent.rpc import connection as connection_module
-from agent.rpc import stream as stream_module
-from agent.rpc.client import dial
+from agent.rpc.client import dial, join
 from agent.rpc.connection import Connection, Handler, only
-from agent.rpc.errors import ConnectionLost, StreamEnded, StreamFailed
+from agent.rpc.errors import ConnectionLost, StreamEnded, StreamFailed, Unreachable
 from agent.rpc.frames import MAX_BODY, FrameType, encode_text
-from agent.rpc.messages import LogRecord, Message
+from agent.rpc.messages import JoinAnswer, LogRecord, Message
 from agent.rpc.peer import Purpose
 from agent.rpc.stream import WINDOW, Stream
 
@@ -265,6 +265,39 @@ async def test_a_dial_cancelled_at_every_turn(cluster: TestCluster) -> None:
         async with await dial(listener.address, identity, purpose=Purpose.CONTROL) as connection:
             stream = await connection.open("echo", Heartbeat())
             assert await stream.receive() == Heartbeat()
+
+
+async def test_a_join_cancelled_at_every_turn(cluster: TestCluster) -> None:
+    async with listening(cluster, join=cluster) as listener:
+        finished = False
+        turns = 0
+        while not finished:
+            joining = asyncio.create_task(join(listener.address, cluster.token, NodeKey.create()))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            finished = joining.done()
+            joining.cancel()
+            (result,) = await asyncio.gather(joining, return_exceptions=True)
+            assert isinstance(result, JoinAnswer | asyncio.CancelledError)
+            turns += 1
+        assert turns > 10
+        await until(lambda: not listener.strangers)
+        assert (await join(listener.address, cluster.token, NodeKey.create())).node_id == "joined1"
+
+
+async def test_a_listener_left_at_every_turn(cluster: TestCluster) -> None:
+    """Whatever the handshake has come to, the client is told something and nothing is left open."""
+    identity = cluster.identity("worker1")
+    for turns in range(40):
+        async with listening(cluster) as listener:
+            dialling = asyncio.create_task(dial(listener.address, identity, purpose=Purpose.CONTROL))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        (result,) = await asyncio.gather(dialling, return_exceptions=True)
+        if isinstance(result, Connection):
+            assert await result.wait_closed()
+        else:
+            assert isinstance(result, Unreachable), result
 
 
 # -- ends and failures
@@ -608,14 +641,13 @@ async def test_stream_numbers_come_again(cluster: TestCluster) -> None:
         assert all(number % 2 for number in numbers)
 
 
-async def test_a_message_over_the_limit_is_not_sent(cluster: TestCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_message_over_the_limit_is_not_sent(cluster: TestCluster) -> None:
     gate = Gate()
     async with connected(cluster, {"gate": gate}) as (dialled, _):
         stream, reader = await pair(dialled, gate)
-        sending = asyncio.create_task(stream.send(record(b"x" * 500_000)))
-        monkeypatch.setattr(stream_module, "MAX_MESSAGE", 400_000)
+        stream._max_message = reader._max_message = 400_000
         with pytest.raises(ValueError, match=r"a LogRecord of 5000.. bytes; 400000 are allowed"):
-            await sending
+            await stream.send(record(b"x" * 500_000))
         with pytest.raises(ValueError, match="a LogRecord of"):
             await stream.send(record(b"x" * 500_000))
         await stream.send(Heartbeat())
