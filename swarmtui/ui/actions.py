@@ -24,6 +24,7 @@ class Scope(StrEnum):
     TASKS = "tasks"
     LOG = "logs"
     PLAYGROUND = "playground"
+    DIALOG = "dialogs"
 
 
 class Danger(IntEnum):
@@ -59,100 +60,55 @@ class Action(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that the prompt takes."""
+        """The names that the prompt takes; none for a dialog's, over which there is no prompt."""
+        if self.scope is Scope.DIALOG:
+            return ()
         return self.command or (self.id.rpartition(".")[2],)
 
     @property
     def method(self) -> str:
-        """The Textual action, without `action_`."""
+        """The name of the method that carries it out, without `action_`."""
         return self.id.replace(".", "_").replace("-", "_")
 
+    @property
+    def owner(self) -> str:
+        """Who has the method: `table`, `log`, or `screen` for what needs more than the widget knows."""
+        head = self.id.partition(".")[0]
+        return head if head in ("table", "log") else "screen"
 
+
+# fmt: off
 A, S, D = Action, Scope, Danger
 
 ACTIONS: tuple[Action, ...] = (
     # everywhere
     A("view.nodes", "nodes", "Show the nodes.", ("1",), S.APP, command=("nodes", "node", "no"), arguments="[FILTER]"),
-    A(
-        "view.services",
-        "services",
-        "Show the services.",
-        ("2",),
-        S.APP,
-        command=("services", "service", "svc", "se"),
-        arguments="[FILTER]",
-    ),
-    A(
-        "view.tasks",
-        "tasks",
-        "Show the tasks, of one service or on one node when named.",
-        ("3",),
-        S.APP,
-        command=("tasks", "task", "ps", "ta"),
-        arguments="[SERVICE] [@NODE] [FILTER]",
-    ),
-    A(
-        "view.logs",
-        "logs",
-        "Show the logs of a service.",
-        ("4",),
-        S.APP,
-        command=("logs", "log", "lo"),
-        arguments="SERVICE",
-    ),
+    A("view.services", "services", "Show the services.",
+      ("2",), S.APP, command=("services", "service", "svc", "se"), arguments="[FILTER]"),
+    A("view.tasks", "tasks", "Show the tasks, of one service or on one node when named.",
+      ("3",), S.APP, command=("tasks", "task", "ps", "ta"), arguments="[SERVICE] [@NODE] [FILTER]"),
+    A("view.logs", "logs", "Show the logs of a service.",
+      ("4",), S.APP, command=("logs", "log", "lo"), arguments="SERVICE"),
     A("view.playground", "playground", "Show the playground's instances.", ("5",), S.APP, command=("playground", "pg")),
     A("app.back", "back", "Go back one step; closes a filter first.", ("escape",), S.APP, command=("back",), footer=90),
     A("app.prompt", "command", "Type a command.", ("colon",), S.APP, command=("prompt",), footer=60),
     A("app.palette", "palette", "Search every command.", ("ctrl+p",), S.APP, command=("palette",)),
-    A(
-        "app.help",
-        "help",
-        "Show every key and command.",
-        ("question_mark", "f1"),
-        S.APP,
-        command=("help", "h"),
-        footer=80,
-    ),
-    A(
-        "app.undo",
-        "undo",
-        "Undo the last change; what that does is shown first.",
-        ("ctrl+z",),
-        S.APP,
-        command=("undo",),
-        footer=70,
-    ),
+    A("app.help", "help", "Show every key and command.",
+      ("question_mark", "f1"), S.APP, command=("help", "h"), footer=80),
+    A("app.undo", "undo", "Undo the last change; what that does is shown first.",
+      ("ctrl+z",), S.APP, command=("undo",), footer=70),
     A("app.pane", "other pane", "Move to the next pane.", ("tab",), S.APP, command=("pane",)),
     A("app.split", "split", "Show or hide the logs beside the table.", ("v",), S.APP, command=("split",)),
-    A(
-        "app.theme",
-        "theme",
-        "Change to the next theme, or to the one named.",
-        (),
-        S.APP,
-        command=("theme",),
-        arguments="[NAME]",
-    ),
-    A(
-        "app.mouse",
-        "mouse",
-        "Switch the mouse off, so that the terminal selects text, or on again.",
-        (),
-        S.APP,
-        command=("mouse",),
-    ),
+    A("app.theme", "theme", "Change to the next theme, or to the one named.",
+      (), S.APP, command=("theme",), arguments="[NAME]"),
+    A("app.mouse", "mouse", "Switch the mouse off, so that the terminal selects text, or on again.",
+      (), S.APP, command=("mouse",)),
     A("app.reconnect", "reconnect", "Connect to the cluster again now.", (), S.APP, command=("reconnect",)),
     A("app.exit", "quit", "Leave the console.", ("ctrl+q",), S.APP, command=("quit", "q", "exit")),
     # tables
     A("table.open", "open", "Go down: service to tasks, node to tasks, task to logs.", ("enter",), S.TABLE, footer=1),
-    A(
-        "table.filter",
-        "filter",
-        "Filter while typing: regex, ! inverts, ~ fuzzy, label=KEY=VALUE.",
-        ("slash",),
-        S.TABLE,
-        footer=50,
-    ),
+    A("view.filter", "filter", "Filter while typing: regex, ! inverts, ~ fuzzy, label=KEY=VALUE.",
+      ("slash",), S.TABLE, footer=50),
     A("table.up", "up", "One row up.", ("up", "k"), S.TABLE),
     A("table.down", "down", "One row down.", ("down", "j"), S.TABLE),
     A("table.page-up", "page up", "One page up.", ("pageup", "ctrl+b"), S.TABLE),
@@ -161,15 +117,9 @@ ACTIONS: tuple[Action, ...] = (
     A("table.bottom", "bottom", "Last row.", ("end", "G"), S.TABLE),
     A("table.column-left", "column left", "Choose the column to the left.", ("left",), S.TABLE),
     A("table.column-right", "column right", "Choose the column to the right.", ("right",), S.TABLE),
-    A(
-        "table.sort",
-        "sort",
-        "Sort by the chosen column, or the one named; again turns the order round.",
-        ("o",),
-        S.TABLE,
-        arguments="[COLUMN]",
-    ),
-    A("table.columns", "columns", "Choose which columns are shown.", ("O",), S.TABLE),
+    A("table.sort", "sort", "Sort by the chosen column, or the one named; again turns the order round.",
+      ("o",), S.TABLE, arguments="[COLUMN]"),
+    A("view.columns", "columns", "Choose which columns are shown.", ("O",), S.TABLE),
     A("table.mark", "mark", "Mark the row for an action on several, and go down.", ("space",), S.TABLE),
     A("table.mark-all", "mark all", "Mark every row that is shown.", ("ctrl+a",), S.TABLE),
     A("table.unmark", "unmark", "Take all marks away.", ("U",), S.TABLE),
@@ -177,68 +127,23 @@ ACTIONS: tuple[Action, ...] = (
     A("table.copy-row", "copy row", "Copy this row, or every marked one, tab-separated.", ("C",), S.TABLE),
     A("table.copy-id", "copy id", "Copy the full id of this row, or of every marked one.", ("i",), S.TABLE),
     A("object.describe", "describe", "Describe the object in words.", ("d",), S.TABLE, footer=20),
-    A(
-        "object.why",
-        "why",
-        "Why a task is pending or failed, why a service is short of replicas.",
-        ("w",),
-        S.TABLE,
-        footer=30,
-    ),
+    A("object.why", "why", "Why a task is pending or failed, why a service is short of replicas.",
+      ("w",), S.TABLE, footer=30),
     A("object.raw", "raw", "Show the raw object as the API gives it.", ("y",), S.TABLE),
+    A("view.history", "history", "Show or hide what has ended.", ("H",), S.TABLE),
     A("object.logs", "logs", "Show the logs of this service or task.", ("l",), S.TABLE, footer=10),
     # services
-    A(
-        "service.scale",
-        "scale",
-        "Set the number of replicas.",
-        ("s",),
-        S.SERVICES,
-        D.CHANGE,
-        arguments="[SERVICE] [REPLICAS]",
-        footer=2,
-    ),
-    A(
-        "service.restart",
-        "restart",
-        "Replace the tasks one by one.",
-        ("r",),
-        S.SERVICES,
-        D.CHANGE,
-        arguments="[SERVICE]",
-        footer=3,
-    ),
-    A(
-        "service.remove",
-        "remove",
-        "Remove the service and its tasks; the name has to be typed.",
-        ("ctrl+k",),
-        S.SERVICES,
-        D.DESTROY,
-        command=("remove", "rm"),
-        arguments="[SERVICE]",
-    ),
+    A("service.scale", "scale", "Set the number of replicas.",
+      ("s",), S.SERVICES, D.CHANGE, arguments="[SERVICE] [REPLICAS]", footer=2),
+    A("service.restart", "restart", "Replace the tasks one by one.",
+      ("r",), S.SERVICES, D.CHANGE, arguments="[SERVICE]", footer=3),
+    A("service.remove", "remove", "Remove the service and its tasks; the name has to be typed.",
+      ("ctrl+k",), S.SERVICES, D.DESTROY, command=("remove", "rm"), arguments="[SERVICE]"),
     # nodes
-    A(
-        "node.drain",
-        "drain",
-        "Move every task off the node and give it no more.",
-        ("D",),
-        S.NODES,
-        D.CHANGE,
-        arguments="[NODE]",
-        footer=2,
-    ),
-    A(
-        "node.activate",
-        "activate",
-        "Let the node have tasks again.",
-        ("A",),
-        S.NODES,
-        D.CHANGE,
-        arguments="[NODE]",
-        footer=3,
-    ),
+    A("node.drain", "drain", "Move every task off the node and give it no more.",
+      ("D",), S.NODES, D.CHANGE, arguments="[NODE]", footer=2),
+    A("node.activate", "activate", "Let the node have tasks again.",
+      ("A",), S.NODES, D.CHANGE, arguments="[NODE]", footer=3),
     # logs
     A("log.follow", "follow", "Follow the newest line, or stop.", ("f",), S.LOG, footer=1),
     A("log.pause", "pause", "Hold the picture; what arrives is counted.", ("p",), S.LOG, footer=2),
@@ -247,15 +152,8 @@ ACTIONS: tuple[Action, ...] = (
     A("log.search", "search", "Search; n and N go through what is found.", ("slash",), S.LOG, footer=5),
     A("log.next", "next", "The next line found.", ("n",), S.LOG),
     A("log.previous", "previous", "The line found before.", ("N",), S.LOG),
-    A(
-        "log.filter",
-        "filter",
-        "Show only lines that match; ! leaves them out instead.",
-        ("ampersand",),
-        S.LOG,
-        footer=6,
-        command=("only",),
-    ),
+    A("log.filter", "filter", "Show only lines that match; ! leaves them out instead.",
+      ("ampersand",), S.LOG, command=("only",), footer=6),
     A("log.next-problem", "next problem", "The next error or warning.", ("e",), S.LOG, footer=7),
     A("log.previous-problem", "problem before", "The error or warning before.", ("E",), S.LOG),
     A("log.since", "since", "Read again from 1, 5, 15 or 60 minutes ago.", ("comma",), S.LOG, arguments="[MINUTES]"),
@@ -270,35 +168,22 @@ ACTIONS: tuple[Action, ...] = (
     A("log.left", "left", "Scroll left.", ("left",), S.LOG),
     A("log.right", "right", "Scroll right.", ("right",), S.LOG),
     # playground
-    A(
-        "playground.add",
-        "add instance",
-        "Start one more instance.",
-        ("plus",),
-        S.PLAYGROUND,
-        D.CHANGE,
-        command=("add",),
-        footer=1,
-    ),
-    A(
-        "playground.delete",
-        "delete",
-        "Delete the chosen instance; its name has to be typed.",
-        ("ctrl+k",),
-        S.PLAYGROUND,
-        D.DESTROY,
-        arguments="[INSTANCE]",
-        footer=5,
-    ),
-    A(
-        "playground.copy-host",
-        "copy DOCKER_HOST",
-        "Copy the DOCKER_HOST of the instance.",
-        ("c",),
-        S.PLAYGROUND,
-        footer=2,
-    ),
+    A("playground.add", "add instance", "Start one more instance.",
+      ("plus",), S.PLAYGROUND, D.CHANGE, command=("add",), footer=1),
+    A("playground.delete", "delete", "Delete the chosen instance; its name has to be typed.",
+      ("ctrl+k",), S.PLAYGROUND, D.DESTROY, arguments="[INSTANCE]", footer=5),
+    A("playground.copy-host", "copy DOCKER_HOST", "Copy the DOCKER_HOST of the instance.",
+      ("h",), S.PLAYGROUND, footer=2),
+    # dialogs
+    A("dialog.accept", "do it", "Do what the dialog shows.", ("enter",), S.DIALOG),
+    A("dialog.leave", "leave", "Leave the dialog; a change that is under way goes on.",
+      ("escape",), S.DIALOG),
+    A("dialog.stop", "stop waiting", "Stop waiting for a change; what was sent stays, Ctrl+Z undoes it.",
+      ("ctrl+x",), S.DIALOG),
+    A("dialog.copy", "copy", "Copy the text of the dialog.", ("ctrl+y",), S.DIALOG),
 )
+# fmt: on
+"""Every action, in the order in which the help shows them."""
 
 BY_ID = {action.id: action for action in ACTIONS}
 
@@ -306,7 +191,14 @@ BY_ID = {action.id: action for action in ACTIONS}
 def bindings(*scopes: Scope) -> list[Binding | tuple[str, str] | tuple[str, str, str]]:
     """Textual bindings of every action of the scopes that has keys."""
     return [
-        Binding(",".join(action.keys), action.method, action.title, show=False, id=action.id, tooltip=action.help)
+        Binding(
+            ",".join(action.keys),
+            f"screen.{action.method}" if action.owner == "screen" else action.method,
+            action.title,
+            show=False,
+            id=action.id,
+            tooltip=action.help,
+        )
         for action in ACTIONS
         if action.scope in scopes and action.keys
     ]
@@ -347,6 +239,8 @@ def key_table() -> str:
         for action in ACTIONS:
             if action.scope is scope:
                 keys = " ".join(f"`{key_label(key)}`" for key in action.keys).replace("|", "\\|")
-                command = " ".join(filter(None, (f":{action.names[0]}", action.arguments)))
-                lines.append(f"| {keys} | `{command}` | {action.help} |")
+                command = (
+                    f"`{' '.join(filter(None, (f':{action.names[0]}', action.arguments)))}`" if action.names else ""
+                )
+                lines.append(f"| {keys} | {command} | {action.help} |")
     return "\n".join(lines[1:]) + "\n"

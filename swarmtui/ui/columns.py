@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from swarmtui.ui.glyphs import Tone
@@ -12,6 +12,8 @@ R = TypeVar("R")
 
 GAP = 2
 """Blank cells between two columns."""
+SAMPLE = 300
+"""Rows measured for the width of a column; measuring all of 50,000 would cost more than showing them."""
 
 
 class Column(Generic[R]):
@@ -33,6 +35,7 @@ class Column(Generic[R]):
         grow: bool = False,
         live: bool = False,
         hidden: bool = False,
+        when_filled: bool = False,
     ) -> None:
         self.key = key
         """Its name in commands and configuration."""
@@ -60,6 +63,8 @@ class Column(Generic[R]):
         """Its text depends on the time of day, so it is drawn again each second."""
         self.hidden = hidden
         """Not shown until chosen."""
+        self.when_filled = when_filled
+        """Not shown while no row has anything in it: problems, messages."""
 
     def sort_key(self, row: R) -> Any:
         """The row's place by this column; keys of one column compare with each other."""
@@ -78,11 +83,14 @@ class Placed(NamedTuple, Generic[R]):
     width: int
 
 
-def measure(column: Column[R], rows: Iterable[R]) -> int:
-    """The width in cells that the column wants for these rows and its heading, within its maximum."""
+def measure(column: Column[R], rows: Sequence[R]) -> int:
+    """The width in cells that the column wants for these rows and its heading, within its maximum; 0: not shown."""
+    if column.when_filled and not any(map(column.text, rows)):
+        return 0
     extra = 2 if column.glyph is not None else 0
     # Two more than the heading: the arrow of the sorted column must not move the others.
-    widest = max((width_of(column.cell(row)) + extra for row in rows), default=0)
+    sample = rows if len(rows) <= SAMPLE else rows[:: len(rows) // SAMPLE]
+    widest = max((width_of(column.cell(row)) + extra for row in sample), default=0)
     return min(max(widest, len(column.title) + 2), max(column.maximum, len(column.title) + 2))
 
 
@@ -93,13 +101,13 @@ def place(columns: Sequence[Column[R]], wanted: Sequence[int], width: int, *, le
     the wanted widths, left to right; what remains goes to a growing column. Essential columns alone shrink below their
     least width rather than vanish.
     """
-    kept = list(range(len(columns)))
+    kept = [index for index, want in enumerate(wanted) if want]
     least = [min(want, max(column.minimum, len(column.title))) for column, want in zip(columns, wanted, strict=True)]
 
     def needed() -> int:
         return left + sum(least[index] for index in kept) + GAP * max(0, len(kept) - 1)
 
-    for index in reversed(range(len(columns))):
+    for index in reversed(kept.copy()):
         if needed() <= width:
             break
         if not columns[index].essential:

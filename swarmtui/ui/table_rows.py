@@ -34,6 +34,8 @@ class TableRows(Generic[R]):
         """The column that gives the order; ties follow the first column."""
         self.descending = False
         """Largest first."""
+        self.keep: Callable[[R], bool] | None = None
+        """Rows that are shown at all, whatever the filter; None for every row. Set by `set_keep`."""
         self._labels = labels
         self._keys: dict[str, Any] = {}
         self._ties: dict[str, Any] = {}
@@ -42,7 +44,7 @@ class TableRows(Generic[R]):
 
     def index_of(self, row_id: str | None) -> int | None:
         """Where the row stands in `order`; None when it is gone or filtered out."""
-        if row_id is None or row_id not in self._keys or (not self.filter.empty and row_id not in self._shown):
+        if row_id is None or row_id not in self._keys or (not self._everything and row_id not in self._shown):
             return None
         return self.order.index(row_id)
 
@@ -55,7 +57,7 @@ class TableRows(Generic[R]):
         if not self._keys and changed:
             return self._load()
         key_of, keys, texts = self._key_function(changed), self._keys, self._texts
-        everything = self.filter.empty
+        everything = self._everything
         for row_id, row in changed.items():
             key = key_of(row_id, row)
             old = keys.get(row_id, _ABSENT)
@@ -96,6 +98,20 @@ class TableRows(Generic[R]):
         self._select()
         return self.filter.problem
 
+    def set_keep(self, keep: Callable[[R], bool] | None) -> None:
+        """Shows only rows for which `keep` is true, before any filter: history, for one, is asked for."""
+        self.keep = keep
+        self._select()
+
+    @property
+    def kept_count(self) -> int:
+        """Rows that `keep` lets through, filtered out or not."""
+        return len(self.rows) if self.keep is None else sum(map(self.keep, self.rows.values()))
+
+    @property
+    def _everything(self) -> bool:
+        return self.keep is None and self.filter.empty
+
     def sort_by(self, column: Column[R], *, descending: bool) -> None:
         """Orders by `column`."""
         self.sort_column, self.descending = column, descending
@@ -106,7 +122,7 @@ class TableRows(Generic[R]):
         self.marked.symmetric_difference_update((row_id,))
 
     def _select(self) -> None:
-        if self.filter.empty:
+        if self._everything:
             self._shown, self.order = set(), list(self.rows)
         else:
             passes = self._passes
@@ -149,6 +165,10 @@ class TableRows(Generic[R]):
         return key
 
     def _passes(self, row_id: str, row: R) -> bool:
+        if self.keep is not None and not self.keep(row):
+            return False
+        if self.filter.empty:
+            return True
         text = self._texts.get(row_id)
         if text is None:
             text = self._texts[row_id] = "\n".join([column.text(row) for column in self.columns])
@@ -162,7 +182,7 @@ class TableRows(Generic[R]):
         self._ties.pop(row_id, None)
         self._texts.pop(row_id, None)
         self.marked.discard(row_id)
-        if self.filter.empty:
+        if self._everything:
             return True
         if row_id in self._shown:
             self._shown.discard(row_id)

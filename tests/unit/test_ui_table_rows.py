@@ -41,6 +41,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("apply"), st.dictionaries(row_ids, some_rows, max_size=6), st.sets(row_ids, max_size=3)),
         st.tuples(st.just("filter"), st.sampled_from(["", "run", "!fail", "web.1", "~wb3"]), st.none()),
+        st.tuples(st.just("keep"), st.booleans(), st.none()),
         st.tuples(st.just("sort"), st.sampled_from([0, 1, 2]), st.booleans()),
     ),
     max_size=20,
@@ -52,7 +53,7 @@ steps = st.lists(
 def test_order_is_always_that_of_a_fresh_sort(script: list[tuple[str, object, object]]) -> None:
     table = TableRows(columns())
     expected: dict[str, Row] = {}
-    text, column, descending = "", 0, False
+    text, column, descending, keeping = "", 0, False, False
     for what, first, second in script:
         if what == "apply":
             assert isinstance(first, dict)
@@ -67,6 +68,9 @@ def test_order_is_always_that_of_a_fresh_sort(script: list[tuple[str, object, ob
         elif what == "filter":
             text = str(first)
             table.set_filter(text)
+        elif what == "keep":
+            keeping = bool(first)
+            table.set_keep((lambda row: row.count != 1) if keeping else None)
         else:
             column, descending = int(str(first)), bool(second)
             table.sort_by(table.columns[column], descending=descending)
@@ -75,6 +79,7 @@ def test_order_is_always_that_of_a_fresh_sort(script: list[tuple[str, object, ob
             row_id: row
             for row_id, row in expected.items()
             if chosen.matches("\n".join(c.text(row) for c in table.columns), row.labels)
+            and not (keeping and row.count == 1)
         }
         assert set(table.order) == set(shown)
         assert len(table.order) == len(shown)

@@ -27,8 +27,6 @@ from swarmtui.ui.text import fitted
 
 FLUSH_SECONDS = 1 / 25
 """Differences that arrive within this time are folded in together; a fold costs one repaint."""
-SAMPLE = 300
-"""Rows measured for the widths of columns; measuring all of 50,000 would cost more than showing them."""
 
 
 class ResourceTable(ScrollView, Generic[R], can_focus=True):
@@ -182,6 +180,11 @@ class ResourceTable(ScrollView, Generic[R], can_focus=True):
         self._settle()
         return problem
 
+    def set_keep(self, keep: Callable[[R], bool] | None) -> None:
+        """Shows only rows for which `keep` is true, before any filter."""
+        self.data.set_keep(keep)
+        self._settle()
+
     def sort_by(self, key: str, *, descending: bool | None = None) -> None:
         """Orders by the column `key` (KeyError when there is none); without `descending` a second call turns it round."""
         column = self._column(key)
@@ -294,9 +297,8 @@ class ResourceTable(ScrollView, Generic[R], can_focus=True):
     def _widen(self, changed: Mapping[str, R]) -> None:
         """Widths only grow: columns that shrink and grow with every update would make the eye jump."""
         rows = list(changed.values())
-        sample = rows if len(rows) <= SAMPLE else rows[:: len(rows) // SAMPLE]
         for column in self.data.columns:
-            width = measure(column, sample)
+            width = measure(column, rows)
             if width > self._wanted.get(column.key, 0):
                 self._wanted[column.key] = width
                 self._placed_for = ()
@@ -307,7 +309,7 @@ class ResourceTable(ScrollView, Generic[R], can_focus=True):
         width = self.scrollable_content_region.width
         state = (width, len(self.shown_columns))
         if self._placed_for != state:
-            wanted = [self._wanted.get(column.key) or measure(column, ()) for column in self.shown_columns]
+            wanted = [self._wanted.get(column.key, 0) or measure(column, ()) for column in self.shown_columns]
             self._placed = place(self.shown_columns, wanted, width)
             self._placed_for = state
         return self._placed
@@ -379,8 +381,8 @@ class ResourceTable(ScrollView, Generic[R], can_focus=True):
         if self.data.order:
             return Strip.blank(width, style)
         text = self.empty_text
-        if self.data.rows:
-            text = f"nothing matches /{self.data.filter.text}\nEsc shows all {len(self.data.rows)} again"
+        if not self.data.filter.empty and (kept := self.data.kept_count):
+            text = f"nothing matches /{self.data.filter.text}\nEsc shows all {kept} again"
         lines = text.splitlines()
         first = max(2, (self._page - len(lines)) // 3)
         inside = y - first

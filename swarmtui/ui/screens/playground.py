@@ -1,0 +1,214 @@
+"""The playground: what runs on this machine, how long it stays, and how to reach each instance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import NamedTuple
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widgets import Static
+
+from swarmtui.ui.actions import Scope
+from swarmtui.ui.columns import Column
+from swarmtui.ui.glyphs import GlyphSet, Tone
+from swarmtui.ui.ports import InstancePort, PlaygroundPort
+from swarmtui.ui.text import countdown, safe
+from swarmtui.ui.views import TableSpec, tone_of
+from swarmtui.ui.widgets.resource_table import ResourceTable
+
+STATES = {
+    "running": "running",
+    "starting": "starting",
+    "frozen": "warning",
+    "without agent": "warning",
+    "stopped": "failed",
+    "failed": "failed",
+}
+"""An instance's state to its glyph."""
+
+
+class InstanceRow(NamedTuple):
+    """One instance as the table shows it."""
+
+    id: str
+    name: str
+    role: str
+    """leader, manager, worker or bare."""
+    address: str
+    state: str
+    docker_host: str
+    pid: int
+    agent_pid: int
+
+
+def row_of(instance: InstancePort, leader: str) -> InstanceRow:
+    """A row of an instance; `leader` is the name of the node that leads."""
+    role = "leader" if leader and instance.name == leader else str(instance.role)
+    return InstanceRow(
+        instance.name,
+        instance.name,
+        role,
+        str(instance.address),
+        str(instance.state),
+        instance.docker_host,
+        instance.pid,
+        instance.agent_pid,
+    )
+
+
+def instances(glyphs: GlyphSet) -> TableSpec:
+    """The table of instances."""
+
+    def role_glyph(row: InstanceRow) -> str:
+        return row.role if row.role in ("leader", "manager", "worker") else "shutdown"
+
+    def state_glyph(row: InstanceRow) -> str:
+        return STATES.get(row.state, "warning")
+
+    columns: list[Column[InstanceRow]] = [
+        Column(
+            "name", "NAME", attrgetter("name"), glyph=role_glyph, tone=lambda row: tone_of(role_glyph(row)),
+            essential=True, minimum=9,
+        ),
+        Column("address", "ADDRESS", attrgetter("address"), minimum=11),
+        Column(
+            "state", "STATE", attrgetter("state"), glyph=state_glyph, tone=lambda row: tone_of(state_glyph(row)),
+            essential=True, minimum=9,
+        ),
+        Column("role", "ROLE", attrgetter("role"), tone=lambda row: Tone.MUTED, minimum=7),
+    ]  # fmt: skip
+    return TableSpec("playground", Scope.PLAYGROUND, columns, "no instances\n+ adds one")
+
+
+class PlaygroundView(Vertical):
+    """Countdown and tier above; the instances left, the chosen one right."""
+
+    DEFAULT_CSS = """
+    PlaygroundView { height: 1fr; }
+    PlaygroundView #session { height: 2; padding: 0 1; }
+    PlaygroundView #instances { width: 2fr; min-width: 40; }
+    PlaygroundView #instance { width: 3fr; height: 1fr; border: round $border-blurred; padding: 0 1;
+        border-title-color: $accent; border-title-style: bold; }
+    .-narrow PlaygroundView Horizontal { layout: vertical; }
+    .-narrow PlaygroundView #instances { width: 1fr; height: 1fr; }
+    .-narrow PlaygroundView #instance { width: 1fr; height: 9; border: none; border-top: solid $border-blurred; }
+    """
+
+    def __init__(
+        self,
+        session: PlaygroundPort,
+        glyphs: GlyphSet,
+        *,
+        ports_of: Callable[[], list[tuple[str, str]]],
+        leader_of: Callable[[], str],
+        now: Callable[[], float],
+    ) -> None:
+        super().__init__(id="view-playground")
+        self._session = session
+        self._glyphs = glyphs
+        self._ports_of = ports_of
+        self._leader_of = leader_of
+        self._now = now
+        self.table: ResourceTable[InstanceRow] = ResourceTable(instances(glyphs).columns, glyphs=glyphs, id="instances")
+        """The instances."""
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def compose(self) -> ComposeResult:
+        """Session, instances, instance."""
+        yield Static("", id="session")
+        with Horizontal():
+            yield self.table
+            yield Static("", id="instance")
+
+    def on_mount(self) -> None:
+        """Hears of every change of the session from now on."""
+        self.table.empty_text = instances(self._glyphs).empty
+        self.table.border_title = "instances"
+        self._unsubscribe = self._session.subscribe(self._heard)
+        self.update_rows()
+        self.tick()
+
+    def on_unmount(self) -> None:
+        """Hears no more."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+
+    def _heard(self, change: object) -> None:
+        del change
+        self.call_later(self.update_rows)
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the session ends by itself."""
+        return (self._session.expires_at - datetime.fromtimestamp(self._now(), UTC)).total_seconds()
+
+    def update_rows(self) -> None:
+        """The instances as they are now."""
+        leader = self._leader_of()
+        self.table.replace_rows({one.name: row_of(one, leader) for one in self._session.instances})
+        self._show_instance()
+
+    def tick(self) -> None:
+        """A second has passed."""
+        tier = self._session.tier
+        left = self.seconds_left
+        count = len(self._session.instances)
+        room = (
+            f"+ add instance ({count} of {self._session.limit})"
+            if count < self._session.limit
+            else f"{count} instances, no more fit"
+        )
+        self.query_one("#session", Static).update(
+            Content.assemble(
+                (self._glyphs["running"], "$text-success" if left > 300 else "$text-warning"),
+                " ",
+                (countdown(left), "bold" if left > 300 else "bold $text-warning"),
+                " left, then everything here is deleted   ",
+                (room, "$text-muted"),
+                "\n",
+                ("tier ", "$text-muted"),
+                (safe(str(tier.tier)), "bold"),
+                (f": {safe(tier.reason)}", "$text-muted"),
+            )
+        )
+
+    def on_resource_table_highlighted(self, message: ResourceTable.Highlighted) -> None:
+        """Another instance."""
+        message.stop()
+        self._show_instance()
+
+    def _show_instance(self) -> None:
+        row = self.table.cursor_row
+        panel = self.query_one("#instance", Static)
+        if row is None:
+            panel.update("")
+            return
+        panel.border_title = Content(
+            f"{self._glyphs[row.role] if row.role in ('leader', 'manager', 'worker') else ''} {row.name}"
+        ).markup
+        ports = [f"{port} {service}" for port, service in self._ports_of()]
+        facts = [
+            ("address", row.address),
+            ("role", row.role),
+            ("DOCKER_HOST", row.docker_host),
+            ("process", f"{row.pid} (end it: a power cut)" if row.pid else "none: its power is cut"),
+            ("agent", f"{row.agent_pid} (end it: its tasks go on)" if row.agent_pid else "not running"),
+            ("ports", ", ".join(f"http://{row.address}:{port}" for port in ports) or "none published yet"),
+        ]
+        parts: list[str | tuple[str, str]] = []
+        for key, value in facts:
+            parts += [(f"{key:<12}", "$text-muted"), f"{safe(value)}\n"]
+        parts += [
+            ("\nin another terminal\n", "$text-muted"),
+            (f"export DOCKER_HOST={safe(row.docker_host)}\n", "bold"),
+            ("docker node ls", "bold"),
+        ]
+        panel.update(Content.assemble(*parts))
+
+    def focus_table(self) -> None:
+        """Keys go to the instances."""
+        self.table.focus()
