@@ -14,6 +14,9 @@ SERVICE = "agent"
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "agent")
 """The agent that came with this console, on the same Python."""
 
+ENVIRONMENT = {"DOCKER_SERVICE_PREFER_OFFLINE_IMAGE": "1"}
+"""Docker's own variable: an image that is on the node is not asked of its registry, which instances cannot reach."""
+
 
 def command(instance: Instance, tier: Tier, program: Sequence[str] = PROGRAM) -> list[str]:
     """One agent in the foreground, all of its files in the instance's folder."""

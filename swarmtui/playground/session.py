@@ -367,7 +367,8 @@ class PlaygroundSession:
         """Start a service and wait until its API answers."""
         self._endings[instance.name, service] = asyncio.get_running_loop().create_future()
         log = instance.folder / f"{service}.log"
-        pid = await self._link.spawn(instance.name, service, command, self._environment, log)
+        environment = {**self._environment, **agents.ENVIRONMENT}
+        pid = await self._link.spawn(instance.name, service, command, environment, log)
         await forming.answering(host, self._ending(instance.name, service), _FIRST_ANSWER)
         return pid
 
