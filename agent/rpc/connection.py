@@ -93,6 +93,10 @@ class Connection:
         """Say goodbye with `reason` and end the connection; every stream fails on both sides. Returns at once."""
         self._end(reason, ConnectionLost(reason), FrameType.GOODBYE)
 
+    def refuse(self, reason: str) -> None:
+        """As `close`, when the other side did something wrong: its log shows a warning."""
+        self._end(reason, ConnectionLost(reason), FrameType.REFUSE)
+
     async def wait_closed(self) -> str:
         """Wait until the connection has ended, whoever ended it; returns why. Handlers may still run."""
         reason = await asyncio.shield(self._ended)
