@@ -17,29 +17,16 @@ from typing import Any
 
 import aiohttp
 import pytest
+from playground_tiers import usable_tiers
 
 from swarmtui.playground import kernel
 from swarmtui.playground.places import BASE_VARIABLE, SESSION_VARIABLE
 from swarmtui.playground.sweep import owned_by
-from swarmtui.playground.tier import TierUnavailable, choose, probe
 
 STAND_IN = Path(__file__).with_name("playground_stand_in.py")
 PATIENCE = 30.0
 
 PROGRAM = "from swarmtui.playground.command import playground; playground()"
-
-
-def usable_tiers() -> list[str]:
-    """Tiers that this machine allows; a test of another would prove nothing."""
-    can = probe()
-    usable = []
-    for tier in ("loopback", "namespaces", "engine"):
-        try:
-            choose(tier, can)
-        except TierUnavailable:
-            continue
-        usable.append(tier)
-    return usable
 
 
 def await_end(pid: int) -> bool:
