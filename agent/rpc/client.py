@@ -67,11 +67,13 @@ async def fetch_root(
     """
     async with _newcomer(address, joining_context(None), None, source, clock, timeout) as connection:
         answer = await _ask(connection, CA, RootOpen())
+        root = _with_digest(answer.root, digest) if isinstance(answer, RootAnswer) else None
+        if root is None:
+            connection.refuse("invalid join token: it names another root certificate, so it is for another cluster")
     if not isinstance(answer, RootAnswer):
         raise Refused(
             f"{address} answered a {type(answer).__name__} where a root certificate was expected", by_peer=False
         )
-    root = _with_digest(answer.root, digest)
     if root is None:
         raise InvalidJoinToken(
             f"invalid join token: the root certificate of the cluster at {address} is not the one that the token names"

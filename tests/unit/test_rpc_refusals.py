@@ -241,6 +241,7 @@ async def test_join_with_a_token_of_another_cluster(cluster: TestCluster, caplog
         with pytest.raises(InvalidJoinToken, match=r"root certificate of the cluster at .* is not the one"):
             await join(listener.address, TestCluster().token, NodeKey.create())
         assert not asked
+        await logged(caplog, "the client at 127.0.0.1", "invalid join token: it names another root certificate")
 
 
 async def test_join_with_no_token(cluster: TestCluster) -> None:
