@@ -12,6 +12,7 @@ from aiohttp import HttpVersion11, web
 from agent.api.backend import Backend
 from agent.api.engine import Engine
 from agent.api.events import EventLog
+from agent.api.exec_table import Execs
 from agent.api.filters import Filters, parse_filters
 from agent.api.front import Front
 from agent.api.metrics import Metrics
@@ -44,6 +45,7 @@ class ApiState:
     engine: Engine | None
     front: Front
     events: EventLog
+    execs: Execs
     reads: ReadGate
     metrics: Metrics
     new_name: NameSource

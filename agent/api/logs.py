@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -10,6 +9,7 @@ from aiohttp import web
 
 from agent.api.backend import LogOptions, LogReader, LogsMissing
 from agent.api.call import Call
+from agent.api.frames import STREAM_NUMBERS, SYSTEM_ERROR, frame, stream_media
 from agent.api.lookup import NO_LEADER, find_service, find_task, manager_store
 from agent.api.moments import parse_moment
 from agent.api_types.container import ContainerSpec
@@ -18,18 +18,6 @@ from agent.api_types.task import Task
 from agent.api_types.times import format_time
 from agent.rpc.messages import LogRecord
 from agent.store.store import Store
-
-_STREAMS = {"stdout": 1, "stderr": 2}
-SYSTEM_ERROR = 3
-"""The stream on which the docker CLI takes a frame for an error of the daemon."""
-
-MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
-RAW = "application/vnd.docker.raw-stream"
-
-
-def frame(stream: int, payload: bytes) -> bytes:
-    """A frame: the stream's number, three zeros, the length (4 bytes, big end first), the payload."""
-    return struct.pack(">BxxxI", stream, len(payload)) + payload
 
 
 def format_record(record: LogRecord, task: Task | None, *, timestamps: bool, details: bool) -> bytes:
@@ -114,10 +102,8 @@ async def _write(
     timestamps, details = call.flag("timestamps", lenient=True), call.flag("details", lenient=True)
     tasks: dict[str, Task | None] = {}
     missing: list[LogsMissing] = []
-    # Clients before 1.42 know by themselves whether a stream is framed.
-    media = MULTIPLEXED if framed and (call.version is None or call.version >= (1, 42)) else RAW
     with call.state.metrics.stream():
-        response = await call.open_stream(media)
+        response = await call.open_stream(stream_media(call.version, framed))
         async with aclosing(records) as lines:
             async for record in lines:
                 if isinstance(record, LogsMissing):
@@ -126,7 +112,7 @@ async def _write(
                 if record.task_id not in tasks:
                     tasks[record.task_id] = _task(store, record.task_id)
                 text = format_record(record, tasks[record.task_id], timestamps=timestamps, details=details)
-                await response.write(frame(_STREAMS[record.stream], text) if framed else text)
+                await response.write(frame(STREAM_NUMBERS[record.stream], text) if framed else text)
         if missing:
             notice = missing_text(missing).encode()
             await response.write(frame(SYSTEM_ERROR, notice) if framed else notice)

@@ -13,7 +13,9 @@ from enum import StrEnum
 from aiohttp import web
 
 from agent.api import (
+    containers,
     event_stream,
+    execs,
     explain,
     logs,
     metrics,
@@ -38,13 +40,15 @@ class RouteKind(StrEnum):
     """The swarm, from its store."""
     MERGED = "merged"
     """The host's engine and the swarm together; the swarm alone where there is no engine."""
+    PROCESS = "process"
+    """The host's engine; where there is none, the agent for the processes that it runs."""
     PASSED = "passed"
     """The host's engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A row: `{name}` in the pattern is one part of the path."""
+    """A row: `{name}` in the pattern is one part of the path, `{name*}` one or more of them."""
 
     method: str
     pattern: str
@@ -52,7 +56,7 @@ class Route:
     handler: Handler
 
 
-OWN, MERGED = RouteKind.OWN, RouteKind.MERGED
+OWN, MERGED, PROCESS = RouteKind.OWN, RouteKind.MERGED, RouteKind.PROCESS
 
 ROUTES: tuple[Route, ...] = (
     Route("HEAD", "/_ping", MERGED, system.ping),
@@ -98,6 +102,22 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/swarmtui/v1/metrics", OWN, metrics.show),
     Route("GET", "/swarmtui/v1/explain/task/{id}", OWN, explain.task),
     Route("GET", "/swarmtui/v1/explain/service/{id}", OWN, explain.service),
+    Route("GET", "/containers/json", PROCESS, containers.list_containers),
+    Route("GET", "/containers/{id}/json", PROCESS, containers.inspect),
+    Route("GET", "/containers/{id}/logs", PROCESS, containers.logs),
+    Route("GET", "/containers/{id}/top", PROCESS, containers.top),
+    Route("GET", "/containers/{id}/stats", PROCESS, containers.stats),
+    Route("POST", "/containers/{id}/stop", PROCESS, containers.stop),
+    Route("POST", "/containers/{id}/kill", PROCESS, containers.kill),
+    Route("POST", "/containers/{id}/wait", PROCESS, containers.wait),
+    Route("DELETE", "/containers/{id}", PROCESS, containers.remove),
+    Route("POST", "/containers/{id}/exec", PROCESS, execs.create),
+    Route("POST", "/exec/{id}/start", PROCESS, execs.start),
+    Route("GET", "/exec/{id}/json", PROCESS, execs.inspect),
+    Route("POST", "/exec/{id}/resize", PROCESS, execs.resize),
+    Route("GET", "/images/json", PROCESS, containers.list_images),
+    Route("GET", "/images/{name*}/json", PROCESS, containers.inspect_image),
+    Route("GET", "/volumes/{name}", PROCESS, containers.inspect_volume),
 )
 
 OWN_GROUPS = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs", "/swarmtui")
@@ -128,21 +148,21 @@ def split_version(path: str) -> tuple[tuple[int, ...] | None, str]:
 def find_route(method: str, full_path: str) -> Match:
     """The row for a request; `full_path` is decoded, with or without a version prefix."""
     version, path = split_version(full_path)
-    parts = path.split("/")
-    for route, wanted in _BY_METHOD.get(method, {}).get((parts[1] if len(parts) > 1 else "", len(parts)), ()):
-        params = {}
-        for part, want in zip(parts, wanted, strict=True):
-            if want.startswith("{") and part:
-                params[want[1:-1]] = part
-            elif part != want:
-                break
-        else:
-            return Match(route.kind, route, path, version, params)
-    own = any(path == group or path.startswith(group + "/") for group in OWN_GROUPS)
+    group = path.partition("/")[2].partition("/")[0]
+    for route, pattern in _BY_GROUP.get((method, group), ()):
+        match = pattern.fullmatch(path)
+        if match is not None:
+            return Match(route.kind, route, path, version, match.groupdict())
+    own = any(path == prefix or path.startswith(prefix + "/") for prefix in OWN_GROUPS)
     return Match(RouteKind.OWN if own else RouteKind.PASSED, None, path, version, {})
 
 
-_BY_METHOD: dict[str, dict[tuple[str, int], list[tuple[Route, list[str]]]]] = {}
+def _compile(pattern: str) -> re.Pattern[str]:
+    expression = re.sub(r"\{(\w+)\*\}", r"(?P<\1>.+)", pattern)
+    return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", expression), re.DOTALL)
+
+
+_BY_GROUP: dict[tuple[str, str], list[tuple[Route, re.Pattern[str]]]] = {}
 for _route in ROUTES:
-    _parts = _route.pattern.split("/")
-    _BY_METHOD.setdefault(_route.method, {}).setdefault((_parts[1], len(_parts)), []).append((_route, _parts))
+    _group = _route.pattern.split("/")[1]
+    _BY_GROUP.setdefault((_route.method, _group), []).append((_route, _compile(_route.pattern)))

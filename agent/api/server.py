@@ -16,8 +16,10 @@ from aiohttp.web_protocol import RequestHandler
 
 from agent.api.backend import Backend
 from agent.api.call import SUBJECT, ApiState, Call, parse_query, refused, reply
+from agent.api.containers import NO_ENGINE
 from agent.api.engine import Engine
 from agent.api.events import EventLog
+from agent.api.exec_table import Execs
 from agent.api.front import Front
 from agent.api.listening import SOCKET_GROUP, ListeningSocket, open_socket
 from agent.api.lookup import NO_LEADER
@@ -51,6 +53,7 @@ class ApiServer:
             engine=engine,
             front=Front(),
             events=EventLog(backend.clock),
+            execs=Execs(),
             reads=ReadGate(),
             metrics=Metrics(time.monotonic),
             new_name=lambda: random_name(names),
@@ -88,6 +91,7 @@ class ApiServer:
         await self._state.events.close()
         self._http.pre_shutdown()
         await self._http.shutdown(SHUTDOWN_PATIENCE)
+        await self._state.execs.close()
         await self._state.reads.close()
         if self._state.engine is not None:
             await self._state.engine.close()
@@ -123,12 +127,11 @@ class ApiServer:
             if match.kind is RouteKind.OWN or match.path == "/":
                 raise NotFound("page not found")
             if self._state.engine is None:
-                raise Unimplemented(
-                    f"{request.method} {match.path} needs a Docker Engine, and this node has none: "
-                    "its tasks are processes of the host"
-                )
+                raise Unimplemented(f"{request.method} {match.path}: {NO_ENGINE}")
+        if self._state.engine is not None and match.kind in (RouteKind.PASSED, RouteKind.PROCESS):
             return await pass_to_engine(request, self._state.engine, match.path)
-        if match.kind is RouteKind.OWN:
+        assert match.route is not None
+        if match.kind is not RouteKind.MERGED:
             await allow_body(request)
         query = parse_query(request.query_string)
         return await match.route.handler(Call(request, self._state, match.path, match.version, match.params, query))

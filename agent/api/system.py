@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections import Counter
 from typing import Any
 
 from aiohttp import web
@@ -20,6 +21,7 @@ from agent.api_types.node import Node, NodeDescription
 from agent.api_types.swarm import ClusterInfo
 from agent.api_types.times import format_time
 from agent.store.transactions import ReadTx
+from agent.worker.executors.process.executor import ProcessExecutor
 
 TWO_MANAGERS = (
     "WARNING: Running Swarm in a two-manager configuration. This configuration provides\n"
@@ -126,17 +128,18 @@ async def _own_info(call: Call, swarm: dict[str, Any], warnings: list[str]) -> d
     backend = call.backend
     described = NodeDescription() if backend.executor is None else await backend.executor.describe()
     host = host_facts()
+    containers, images = await _counts(backend)
     plugins: dict[str, list[str]] = {"Volume": [], "Network": [], "Log": []}
     for plugin in described.engine.plugins:
         plugins.setdefault(plugin.type, []).append(plugin.name)
     revision = {"ID": "", "Expected": ""}
     return {
         "ID": hashlib.sha256(f"{backend.hostname}\0{backend.data_dir}".encode()).hexdigest()[:32],
-        "Containers": 0,
-        "ContainersRunning": 0,
+        "Containers": sum(containers.values()),
+        "ContainersRunning": containers["running"],
         "ContainersPaused": 0,
-        "ContainersStopped": 0,
-        "Images": 0,
+        "ContainersStopped": sum(containers.values()) - containers["running"],
+        "Images": images,
         "Driver": "swarmtui-process",
         "DriverStatus": [["Containers", "processes of this host"]],
         "Plugins": {**plugins, "Authorization": None},
@@ -190,3 +193,12 @@ async def _own_info(call: Call, swarm: dict[str, Any], warnings: list[str]) -> d
         "SecurityOptions": [],
         "Warnings": warnings or None,
     }
+
+
+async def _counts(backend: Backend) -> tuple[Counter[str], int]:
+    """Containers of the process executor by state, and how many images it has."""
+    if not isinstance(backend.executor, ProcessExecutor):
+        return Counter(), 0
+    inventory = backend.executor.inventory
+    containers = await inventory.list_containers(all=True)
+    return Counter(container["State"] for container in containers), len(await inventory.images())
