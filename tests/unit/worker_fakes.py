@@ -202,7 +202,7 @@ class FakeController:
                 raise RejectedByExecutor(f"No such container: {self.id}")
             if state is Container.CREATED:
                 self.host.containers[self.id] = Container.RUNNING
-                self.host.ended[self.id] = asyncio.Event()
+                self.host.ended.setdefault(self.id, asyncio.Event())
                 self.host.started.append(self.id)
 
     async def wait(self) -> ExitStatus:
