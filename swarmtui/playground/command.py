@@ -130,7 +130,7 @@ def _say(change: Change) -> None:
 
 
 async def _console(session: PlaygroundSession) -> None:
-    app = importlib.import_module(CONSOLE).SwarmApp(session)
+    app = importlib.import_module(CONSOLE).SwarmApp(playground=session)
     running = asyncio.ensure_future(app.run_async())
     ending = asyncio.ensure_future(session.over.wait())
     try:
@@ -141,6 +141,10 @@ async def _console(session: PlaygroundSession) -> None:
             # The console gives the terminal back as it found it.
             app.exit()
         await running
+    if session.over.is_set():
+        click.echo(session.ending, err=True)
+    if app.return_code:
+        sys.exit(app.return_code)
 
 
 @contextlib.contextmanager

@@ -104,6 +104,8 @@ class PlaygroundSession:
         self._environment: dict[str, str] = {}
         self.over = asyncio.Event()
         """Set when the time is up or the keeper is gone: leave the session then."""
+        self.ending = ""
+        """Why it is over, for people."""
 
     # Looking
 
@@ -471,6 +473,7 @@ class PlaygroundSession:
 
     def _finish(self, text: str) -> None:
         if not self.over.is_set():
+            self.ending = text
             self.over.set()
             self._tell(Change(ChangeKind.OVER, text=text))
 
