@@ -90,6 +90,12 @@ def resolve_advertise(
     )
 
 
+def own_source(listen: str) -> str | None:
+    """The local address that connections to other nodes come from: the one listened on, None for a wildcard."""
+    host, _ = split_address(listen)
+    return None if host in WILDCARDS else host
+
+
 def _two_interfaces(candidates: list[tuple[str, str]]) -> tuple[tuple[str, str], tuple[str, str]]:
     first = candidates[0]
     return first, next(candidate for candidate in candidates if candidate[0] != first[0])

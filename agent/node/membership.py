@@ -20,6 +20,7 @@ from agent.api_types.node import Node, NodeDescription, NodeRole
 from agent.api_types.times import Clock
 from agent.manager.manager import Manager
 from agent.network.ingress import Ingress
+from agent.node.addresses import own_source
 from agent.node.founding import Founding
 from agent.node.record import SwarmRecord
 from agent.node.relay_dialer import RelayDialer
@@ -74,7 +75,7 @@ class Membership:
         self._stack = AsyncExitStack()
         self._handlers: dict[str, Handler] = {}
         self.worker = Worker(executor, state_dir=folder / "worker", clock=clock)
-        self._relays = RelayDialer(lambda: self.identity)
+        self._relays = RelayDialer(lambda: self.identity, own_source(record.listen))
         self.ingress = Ingress(split_address(record.listen)[0], self.worker.address, self._relays)
         self._keeper = SessionKeeper(
             self.worker,
@@ -176,6 +177,7 @@ class Membership:
             purpose=purpose,
             handlers=answering,
             expect_role=NodeRole.MANAGER,
+            source=own_source(self.record.listen),
             clock=self._clock,
         )
 

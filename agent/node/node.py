@@ -19,7 +19,7 @@ from agent.api_types.identity import new_id
 from agent.api_types.node import NodeDescription
 from agent.api_types.swarm import InitRequest, JoinRequest
 from agent.api_types.times import Clock, now_ns
-from agent.node.addresses import interfaces, resolve_advertise, resolve_listen
+from agent.node.addresses import interfaces, own_source, resolve_advertise, resolve_listen
 from agent.node.founding import found
 from agent.node.membership import Membership
 from agent.node.record import RecordDamaged, SwarmRecord, load_record, save_record
@@ -203,6 +203,7 @@ class NodeAgent:
                     listen_address=addresses.advertise,
                     hostname=self.hostname,
                     availability=request.availability.lower(),
+                    source=own_source(addresses.listen),
                     clock=self.clock,
                 )
                 break

@@ -28,8 +28,10 @@ STREAMS_A_CONNECTION = 500
 class RelayDialer:
     """Opens relays; keeps the connections to other nodes and shares them."""
 
-    def __init__(self, identity: Callable[[], NodeIdentity]) -> None:
+    def __init__(self, identity: Callable[[], NodeIdentity], source: str | None = None) -> None:
+        """`source` is the local address of the connections, None for the kernel's choice."""
         self._identity = identity
+        self._source = source
         self._connections: dict[str, list[Connection]] = {}
         self._dialling: dict[str, asyncio.Lock] = {}
 
@@ -81,6 +83,7 @@ class RelayDialer:
                 self._identity(),
                 purpose=Purpose.BULK,
                 expect_node=backend.node_id,
+                source=self._source,
                 timeout=ANSWER_TIMEOUT,
             )
             self._connections[address] = [*open_ones, made]
