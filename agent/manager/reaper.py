@@ -50,15 +50,18 @@ def surplus(slot: Slot, limit: int | None) -> list[Task]:
         task for task in slot.tasks if attempts and task.spec_version == newest.spec_version and ended_by_itself(task)
     ]
     kept = {task.id for task in counted[-(attempts + 1) :]}
-    candidates = [task for task in slot.tasks if not wanted(task) and ended(task) and task.id not in kept]
+    candidates = [task for task in slot.tasks if not wanted(task) and is_over(task) and task.id not in kept]
     return candidates[:excess]
 
 
+def is_over(task: Task) -> bool:
+    """Whether an unwanted task has let go of its node, or was never given to one."""
+    return ended(task) or not task.node_id or task.status.state.rank < TaskState.ASSIGNED.rank
+
+
 def may_delete(task: Task, nodes: set[str]) -> bool:
-    """Whether a task that is to be removed has let go of its node, or never had one, or its node is gone."""
-    return (
-        ended(task) or not task.node_id or task.status.state.rank < TaskState.ASSIGNED.rank or task.node_id not in nodes
-    )
+    """Whether a task that is to be removed is over, or its node is no part of the cluster any more."""
+    return is_over(task) or task.node_id not in nodes
 
 
 class Reaper(ControlLoop):
@@ -98,7 +101,7 @@ class Reaper(ControlLoop):
             self._unwanted.discard(task.id)
         elif task.desired_state is TaskState.REMOVE:
             self._unwanted.add(task.id)
-        elif event.kind is EventKind.CREATE or ended(task):
+        elif event.kind is EventKind.CREATE or (not wanted(task) and is_over(task)):
             self._slots.add(slot_key(task))
 
     def _look_again(self) -> None:

@@ -1,0 +1,111 @@
+"""Connections between simulated nodes and a manager: streams in memory that can be cut, held up and broken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from agent.api_types.node import NodeRole
+from agent.rpc.errors import ConnectionLost, StreamEnded, StreamFailed
+from agent.rpc.messages import Message
+from agent.rpc.peer import Peer, Purpose
+
+
+class End:
+    """One end of a stream; what it sends arrives at the other."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._arrived: deque[Message] = deque()
+        self._wake = asyncio.Event()
+        self._over = ""
+        self._done = False
+        self.other: End
+
+    async def send(self, message: Message) -> None:
+        if self.failed:
+            raise ConnectionLost(self._link.broken or self._over)
+        self._link.carry(self.other, message)
+        await asyncio.sleep(0)
+
+    async def receive(self) -> Message:
+        while not self._arrived:
+            if self.failed:
+                raise ConnectionLost(self._link.broken or self._over)
+            if self._done:
+                raise StreamEnded("the other side is done")
+            self._wake.clear()
+            await self._wake.wait()
+        return self._arrived.popleft()
+
+    async def end(self) -> None:
+        self.other.finish()
+
+    async def fail(self, text: str) -> None:
+        self.stop(text)
+        self.other.stop(text)
+
+    @property
+    def failed(self) -> bool:
+        return bool(self._link.broken or self._over)
+
+    def deliver(self, message: Message) -> None:
+        self._arrived.append(message)
+        self._wake.set()
+
+    def finish(self) -> None:
+        self._done = True
+        self._wake.set()
+
+    def stop(self, text: str) -> None:
+        self._over = text
+        self._wake.set()
+
+
+class Link:
+    """A connection of a node. `hold` delays everything, as a network does that loses packets; `break_off` resets it."""
+
+    def __init__(self, node_id: str, address: str, purpose: Purpose = Purpose.CONTROL) -> None:
+        self.peer = Peer(node_id, NodeRole.WORKER, address, 0)
+        self.purpose = purpose
+        self.broken = ""
+        self._held = False
+        self._waiting: list[tuple[End, Message]] = []
+        self._ends: list[End] = []
+
+    def stream(self) -> tuple[End, End]:
+        """A new stream: the end of the node and the end of the manager."""
+        one, other = End(self), End(self)
+        one.other, other.other = other, one
+        self._ends += [one, other]
+        return one, other
+
+    def carry(self, end: End, message: Message) -> None:
+        if self._held:
+            self._waiting.append((end, message))
+        else:
+            end.deliver(message)
+
+    def hold(self) -> None:
+        self._held = True
+
+    def release(self) -> None:
+        self._held = False
+        waiting, self._waiting = self._waiting, []
+        for end, message in waiting:
+            end.deliver(message)
+
+    def break_off(self, reason: str) -> None:
+        self.broken = self.broken or reason
+        for end in self._ends:
+            end.stop(self.broken)
+
+    def close(self, reason: str) -> None:
+        self.break_off(reason)
+
+    @property
+    def closed(self) -> bool:
+        return bool(self.broken)
+
+
+__all__ = ["End", "Link", "StreamEnded", "StreamFailed"]
