@@ -1,15 +1,15 @@
 """Process 1 of an instance: makes the machine around itself, runs its services, reaps what is left, takes all of it along.
 
-A program of its own (`python -m swarmtui.playground.instance_init SETTINGS`), started by the keeper. With namespaces it is
-process 1 of the instance's own, so that the kernel ends everything in it when it ends. Without, it adopts orphans: what
+A program of its own (`python -m swarmtui.playground.instance_init FOLDER DESCRIPTOR`), started by the keeper. With namespaces
+it is process 1 of the instance's own, so that the kernel ends everything in it when it ends. Without, it adopts orphans: what
 outlives the agent becomes its child; what outlives it becomes the keeper's, which ends it.
 
-It speaks with the keeper over the socket that SETTINGS name. The end of that socket is the end of the instance.
+It speaks with the keeper over the socket at DESCRIPTOR, on which its settings come first. The end of that socket is the end of
+the instance.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import signal
@@ -28,12 +28,9 @@ ENGINE_CONFIGURATION = "/etc/docker/daemon.json"
 
 @dataclass(slots=True)
 class Settings:
-    """What the keeper says at the start, as JSON in the only argument."""
+    """What the keeper says first, when eth0 is there."""
 
     name: str
-    descriptor: int
-    """Of the socket to the keeper."""
-
     folder: str
     """The instance's own folder."""
 
@@ -48,10 +45,6 @@ class Settings:
 
     cgroups: list[dict[str, str | int]] = field(default_factory=list)
     """Hierarchies to mount again in the instance; empty when it has no groups of its own."""
-
-    def encode(self) -> str:
-        """For the command line."""
-        return json.dumps({name: getattr(self, name) for name in self.__slots__})
 
 
 class Init:
@@ -174,16 +167,9 @@ def make_machine(settings: Settings) -> None:
 
 
 def set_up_network(settings: Settings) -> None:
-    """Address and links; the keeper has put eth0 here before it says so."""
+    """Address and links; the keeper has put eth0 here before it sent the settings."""
     commands = ["link set lo up", f"address add {settings.address} dev eth0", "link set eth0 up"]
     subprocess.run(["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True, capture_output=True)
-
-
-def await_link(wire: Wire) -> None:
-    """Wait for the keeper's word that eth0 is here."""
-    for message in wire.receive():
-        if message["op"] != "linked":
-            raise ValueError(f"unknown message {message['op']!r}")
 
 
 def _lay_over_etc(settings: Settings) -> None:
@@ -219,13 +205,14 @@ def _mount_cgroups(hierarchies: list[cgroups.Hierarchy]) -> None:
 
 def main() -> None:
     """The program."""
-    settings = Settings(**json.loads(sys.argv[1]))
-    kernel.call_process(f"pg-{settings.name}")
-    wire = Wire(socket.socket(fileno=settings.descriptor))
+    folder, descriptor = Path(sys.argv[1]), int(sys.argv[2])
+    kernel.call_process(f"pg-{folder.name}")
+    os.set_inheritable(descriptor, False)
+    wire = Wire(socket.socket(fileno=descriptor))
     try:
+        settings = Settings(**wire.receive_one())
         if settings.isolated:
             make_machine(settings)
-            await_link(wire)
             set_up_network(settings)
         else:
             kernel.adopt_orphans()

@@ -1,9 +1,11 @@
 """The keeper of a session: parent of its instances, owner of its network and control groups, and the one who cleans up.
 
-A program of its own (`python -m swarmtui.playground.keeper CONFIGURATION`) in a terminal session of its own, with one thread
-and no loop but its own: it forks, changes namespaces and waits for processes, none of which an asyncio program with threads
-should do. It obeys the session over a socket; the end of that socket is the end of the session, so a session that was killed
-leaves nothing behind. A keeper that was killed too leaves a folder and control groups, which the next start sweeps.
+A program of its own (`python -m swarmtui.playground.keeper FOLDER DESCRIPTOR LOCK`) in a terminal session of its own, with one
+thread and no loop but its own: it forks, changes namespaces and waits for processes, none of which an asyncio program with
+threads should do. It obeys the session over the socket at DESCRIPTOR, on which its configuration comes first; the end of that
+socket is the end of the session, so a session that was killed leaves nothing behind. LOCK is the descriptor of the session's
+lock, held as long as this program runs. A keeper that was killed too leaves a folder and control groups, which the next start
+sweeps.
 
 With privileges the keeper lives in a network namespace of its own that holds the bridge: there the host's firewall, which may
 drop what it forwards and may watch bridges, has no say, and the bridge is gone with the keeper.
@@ -11,7 +13,6 @@ drop what it forwards and may watch bridges, has no say, and the bridge is gone 
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import shutil
@@ -38,13 +39,7 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Configuration:
-    """What the session says at the start, as JSON in the only argument."""
-
-    descriptor: int
-    """Of the socket to the session."""
-
-    lock: int
-    """Descriptor of the session's lock, which this program holds as long as it runs."""
+    """What the session says first."""
 
     folder: str
     record: dict[str, Any]
@@ -54,10 +49,6 @@ class Configuration:
 
     host_address: str = ""
     """Of the host on the bridge, with the prefix length; isolated only."""
-
-    def encode(self) -> str:
-        """For the command line."""
-        return json.dumps(asdict(self))
 
 
 @dataclass(slots=True)
@@ -172,7 +163,6 @@ class Keeper:
         ours, theirs = socket.socketpair()
         settings = Settings(
             name=name,
-            descriptor=theirs.fileno(),
             folder=str(self._folder / name),
             isolated=self._configuration.isolated,
             address=address,
@@ -181,7 +171,7 @@ class Keeper:
         )
         theirs.set_inheritable(True)
         try:
-            pid = self._fork(settings)
+            pid = self._fork(settings, theirs.fileno())
         except OSError:
             ours.close()
             raise
@@ -199,20 +189,20 @@ class Keeper:
                 instance.starting = None
                 self._kill(instance)
                 raise
-            instance.wire.send({"op": "linked"})
+        instance.wire.send(asdict(settings))
 
     def _port(self, name: str) -> str:
         """The bridge's end of an instance's link."""
         return f"{name}-{self._session}"
 
-    def _fork(self, settings: Settings) -> int:
+    def _fork(self, settings: Settings, descriptor: int) -> int:
         """Start the instance's process 1 and return its id as seen from here.
 
         A child in between takes on the namespaces, as they are for its own children; it ends at once and its child becomes
         this process's, which adopts orphans. Errors up to the exec come back through the pipe.
         """
         reading, writing = os.pipe()
-        argv = [sys.executable, "-m", "swarmtui.playground.instance_init", settings.encode()]
+        argv = [sys.executable, "-m", "swarmtui.playground.instance_init", settings.folder, str(descriptor)]
         between = os.fork()
         if between == 0:
             os.close(reading)
@@ -414,12 +404,18 @@ def _text(error: Exception) -> str:
 
 def main() -> None:
     """The program."""
-    configuration = Configuration(**json.loads(sys.argv[1]))
-    kernel.call_process(f"pg-{configuration.record['session']}")
-    for descriptor in (configuration.descriptor, configuration.lock):
+    folder, descriptor, lock = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    kernel.call_process(f"pg-{Path(folder).name}")
+    for inherited in (descriptor, lock):
         # Handed to this program, and not to be handed on: the end of the socket must be the end of this program.
-        os.set_inheritable(descriptor, False)
-    Keeper(configuration, Wire(socket.socket(fileno=configuration.descriptor))).run()
+        os.set_inheritable(inherited, False)
+    wire = Wire(socket.socket(fileno=descriptor))
+    try:
+        configuration = Configuration(**wire.receive_one())
+    except Gone:
+        # Killed before it said anything: there is nothing yet but the folder, which the next start sweeps.
+        return
+    Keeper(configuration, wire).run()
 
 
 if __name__ == "__main__":

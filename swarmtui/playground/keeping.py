@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +49,24 @@ class KeeperLink:
     @classmethod
     async def launch(
         cls,
-        configuration: Callable[[int], Configuration],
+        configuration: Configuration,
+        lock: int,
         environment: Mapping[str, str],
         on_event: Callable[[Message], None],
     ) -> KeeperLink:
-        """Start a keeper and wait until its network is there. `configuration` gets the socket's descriptor."""
+        """Start a keeper and wait until its network is there. `lock` is the descriptor of the session's lock, held."""
         ours, theirs = socket.socketpair()
-        wanted = configuration(theirs.fileno())
-        log = Path(wanted.folder) / "keeper.log"
+        log = Path(configuration.folder) / "keeper.log"
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         with theirs, os.fdopen(output, "ab"):
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "swarmtui.playground.keeper",
-                wanted.encode(),
-                pass_fds=(theirs.fileno(), wanted.lock),
+                configuration.folder,
+                str(theirs.fileno()),
+                str(lock),
+                pass_fds=(theirs.fileno(), lock),
                 env=dict(environment),
                 cwd="/",
                 stdin=asyncio.subprocess.DEVNULL,
@@ -73,6 +76,7 @@ class KeeperLink:
             )
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         link = cls(reader, writer, process, on_event, log)
+        writer.write(json.dumps(asdict(configuration)).encode() + b"\n")
         try:
             await link._up
         except BaseException:

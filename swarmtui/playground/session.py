@@ -286,15 +286,14 @@ class PlaygroundSession:
     async def _launch_keeper(self, ground: Ground) -> KeeperLink:
         host = ground.addressing.host
         return await KeeperLink.launch(
-            lambda descriptor: Configuration(
-                descriptor=descriptor,
-                lock=ground.lock,
+            Configuration(
                 folder=str(ground.folder),
                 record=asdict(ground.record),
                 isolated=ground.choice.tier.isolated,
                 grouped=ground.choice.grouped,
                 host_address=f"{host}/24" if host else "",
             ),
+            ground.lock,
             self._environment,
             self._hear,
         )

@@ -18,7 +18,8 @@ class Gone(Exception):
 
 
 class Wire:
-    """One end, for programs without an event loop. Receiving never blocks; sending does, as messages are short."""
+    """One end, for programs without an event loop. It blocks: messages are short, and a selector tells when
+    there is something to receive."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -46,6 +47,14 @@ class Wire:
         lines = (self._buffer + chunk).split(b"\n")
         self._buffer = lines.pop()
         return [json.loads(line) for line in lines]
+
+    def receive_one(self) -> Message:
+        """Wait for the next message, of a peer that then waits for an answer."""
+        messages = self.receive()
+        while not messages:
+            messages = self.receive()
+        (message,) = messages
+        return message
 
     def close(self) -> None:
         """Close this end."""
