@@ -98,6 +98,12 @@ class Channel(asyncio.BufferedProtocol):
         """Whether the TLS handshake is done."""
         return self._session.established
 
+    def give_up_after(self, seconds: float) -> None:
+        """Take the other side for dead once sent bytes are not acknowledged for so long (ACKNOWLEDGE at first)."""
+        if self._transport is not None:
+            sock: socket.socket = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(seconds * 1000)))
+
     @property
     def ending(self) -> bool:
         """Whether nothing more can be sent."""

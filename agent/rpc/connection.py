@@ -103,6 +103,14 @@ class Connection:
         await self._channel.wait_closed()
         return reason
 
+    def give_up_after(self, seconds: float) -> None:
+        """Take the other side for dead once its host acknowledges nothing for so long, though something was sent.
+
+        It is the other host's kernel that acknowledges: a busy or even frozen agent there is no reason to give up.
+        """
+        if self._reason is None:
+            self._channel.give_up_after(seconds)
+
     @property
     def closed(self) -> bool:
         """Whether the connection has ended or is ending."""

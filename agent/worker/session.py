@@ -44,6 +44,10 @@ a second of coming back."""
 ATTEMPT_LIFE = 5.0
 """Seconds until an attempt that leads nowhere is given up; later ones do not wait for it."""
 
+PATIENCE = 3
+"""Heartbeat periods without an acknowledgement after which the connection is given up: by then the manager calls the node
+down, and only a new session tells which tasks are still wanted here."""
+
 LEASE = 60 * SECOND
 """How long nothing moves after an orderly stop, in nanoseconds."""
 
@@ -262,6 +266,7 @@ class SessionKeeper:
         self.session = session
         self.worker.remember_managers(session.ready.managers)
         self.surface.on_ready(session.ready)
+        connection.give_up_after(PATIENCE * session.ready.heartbeat_period / SECOND)
         address = connection.peer.address
         with _one_reason():
             async with asyncio.TaskGroup() as group:

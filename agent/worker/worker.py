@@ -134,6 +134,11 @@ class Worker:
             self._unsaved_managers = True
             self._to_save.set()
 
+    async def gone(self, task_id: str) -> None:
+        """Return once the task is forgotten and nothing of it is left on this host."""
+        async with self._emptied:
+            await self._emptied.wait_for(lambda: task_id not in self._runners)
+
     async def clear(self) -> None:
         """Stop and remove everything, because the node left the cluster. Returns when nothing is left."""
         for runner in self._runners.values():

@@ -69,6 +69,9 @@ class FakeConnection:
             for stream in self.streams:
                 stream.break_off(reason)
 
+    def give_up_after(self, seconds: float) -> None:
+        self.patience = seconds
+
     async def wait_closed(self) -> str:
         return await asyncio.shield(self.ended)
 

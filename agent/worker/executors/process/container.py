@@ -110,7 +110,10 @@ class Container:
             return
         if self.run is None:
             self.run = read_record(self.folder, RUN, RunRecord)
-            if self.run is not None:
+            if self.run is None and (self.folder / RUN).exists():
+                # It was started, and a power cut tore the record: no process of before that lives.
+                self.run = RunRecord(0, 0, 0, 0, started_at=self.record.created_at)
+            elif self.run is not None:
                 self._shim = Process.find(self.run.shim, self.run.shim_start)
         # Looked for after the shim: one that ends now has written it before.
         alive = self._shim is not None and not self._shim.ended

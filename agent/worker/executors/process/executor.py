@@ -70,6 +70,7 @@ class ProcessExecutor:
         self._sleep = sleep
         self._containers: dict[str, Container] = {}
         self._opening = asyncio.Lock()
+        self._closed = False
         self._around: Surroundings | None = None
         self._pool: AddressPool | None = None
         self.inventory = Inventory(self._all, self._open, self._forget, clock, sleep)
@@ -117,7 +118,9 @@ class ProcessExecutor:
 
     async def close(self) -> None:
         """Let go; containers go on. Idempotent."""
-        around, self._around = self._around, None
+        self._closed = True
+        async with self._opening:
+            around, self._around = self._around, None
         if around is None:
             return
         for container in self._containers.values():
@@ -137,6 +140,8 @@ class ProcessExecutor:
 
     async def _open(self) -> Surroundings:
         async with self._opening:
+            if self._closed:
+                raise TemporaryFailure("the executor is closed")
             if self._around is None:
                 self._around = await self._look_around()
             return self._around

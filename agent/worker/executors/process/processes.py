@@ -35,6 +35,8 @@ class Process:
     @classmethod
     def find(cls, pid: int, start: int) -> Process | None:
         """The process of this id and start time, None when it is gone."""
+        if pid <= 0:
+            return None
         try:
             descriptor = os.pidfd_open(pid)
         except ProcessLookupError:
