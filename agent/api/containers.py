@@ -142,7 +142,22 @@ async def inspect_image(call: Call) -> web.StreamResponse:
     return reply(await inventory_of(call).image(call.params["name"]))
 
 
+async def inspect_distribution(call: Call) -> web.StreamResponse:
+    """`GET /distribution/NAME/json`: what a registry would say of an image that every node has.
+
+    Without a digest the docker CLI keeps the image's name as it is, and does not warn that nodes may run different ones.
+    """
+    await inventory_of(call).image(call.params["name"])
+    return reply({"Descriptor": {"mediaType": "", "digest": "", "size": 0}, "Platforms": []})
+
+
 async def inspect_volume(call: Call) -> web.StreamResponse:
     """`GET /volumes/NAME`: none can be shown, and `docker inspect NAME` goes on to services and tasks."""
     inventory_of(call)
     raise NotFound(f"get {call.params['name']}: no such volume")
+
+
+async def inspect_plugin(call: Call) -> web.StreamResponse:
+    """`GET /plugins/NAME/json`: there is none, and `docker inspect NAME` goes on."""
+    inventory_of(call)
+    raise NotFound(f'plugin "{call.params["name"]}" not found')

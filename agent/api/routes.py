@@ -65,9 +65,9 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/info", MERGED, system.info),
     Route("GET", "/events", MERGED, event_stream.stream),
     Route("GET", "/networks", MERGED, networks.list_networks),
-    Route("GET", "/networks/{id}", MERGED, networks.inspect),
+    Route("GET", "/networks/{id*}", MERGED, networks.inspect),
     Route("POST", "/networks/create", MERGED, networks.create),
-    Route("DELETE", "/networks/{id}", MERGED, networks.remove),
+    Route("DELETE", "/networks/{id*}", MERGED, networks.remove),
     Route("GET", "/swarm", OWN, swarm.inspect),
     Route("POST", "/swarm/init", OWN, swarm.init),
     Route("POST", "/swarm/join", OWN, swarm.join),
@@ -103,7 +103,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/swarmtui/v1/explain/task/{id}", OWN, explain.task),
     Route("GET", "/swarmtui/v1/explain/service/{id}", OWN, explain.service),
     Route("GET", "/containers/json", PROCESS, containers.list_containers),
-    Route("GET", "/containers/{id}/json", PROCESS, containers.inspect),
+    Route("GET", "/containers/{id*}/json", PROCESS, containers.inspect),
     Route("GET", "/containers/{id}/logs", PROCESS, containers.logs),
     Route("GET", "/containers/{id}/top", PROCESS, containers.top),
     Route("GET", "/containers/{id}/stats", PROCESS, containers.stats),
@@ -117,7 +117,9 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/exec/{id}/resize", PROCESS, execs.resize),
     Route("GET", "/images/json", PROCESS, containers.list_images),
     Route("GET", "/images/{name*}/json", PROCESS, containers.inspect_image),
-    Route("GET", "/volumes/{name}", PROCESS, containers.inspect_volume),
+    Route("GET", "/distribution/{name*}/json", PROCESS, containers.inspect_distribution),
+    Route("GET", "/plugins/{name*}/json", PROCESS, containers.inspect_plugin),
+    Route("GET", "/volumes/{name*}", PROCESS, containers.inspect_volume),
 )
 
 OWN_GROUPS = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs", "/swarmtui")
