@@ -14,9 +14,6 @@ Json = dict[str, Any]
 
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4, "p": 1024**5}
-_SHORT_PORT = re.compile(
-    r"(?:(?P<ip>.*):)?(?:(?P<published>\d+(?:-\d+)?)?:)?(?P<target>\d+(?:-\d+)?)(?:/(?P<protocol>\w+))?"
-)
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _TRUE = ("", "1", "true")
 _FALSE = ("0", "false")
@@ -72,14 +69,14 @@ def port(text: str) -> list[Json]:
     """A published port, `8081:8000`, `8000-8002:80-82/udp`, `80`, or `published=8081,target=8000,mode=host`."""
     if "=" in text:
         return [_long_port(text)]
-    match = _SHORT_PORT.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is no port; write PUBLISHED:TARGET[/PROTOCOL] or published=...,target=...")
-    if match.group("ip"):
-        raise ValueError(f"{text!r}: a service cannot be published on one host address; leave {match.group('ip')} out")
-    protocol = _protocol(match.group("protocol") or "tcp", text)
-    targets = _range(match.group("target"), text)
-    published = _range(match.group("published"), text) if match.group("published") else [0] * len(targets)
+    body, slash, protocol = text.partition("/")
+    address, _, rest = body.rpartition("]:") if body.startswith("[") else ("", "", body)
+    pieces = rest.split(":")
+    if address or len(pieces) > 2:
+        raise ValueError(f"{text!r}: a service is published on every node, not on one address; leave the address out")
+    targets = _range(pieces[-1], text)
+    published = _range(pieces[0], text) if len(pieces) == 2 and pieces[0] else [0] * len(targets)
+    protocol = _protocol(protocol if slash else "tcp", text)
     if len(targets) != len(published):
         raise ValueError(f"{text!r}: the ranges have {len(published)} and {len(targets)} ports; they must be equal")
     return [_port(protocol, target, outside, "ingress") for target, outside in zip(targets, published, strict=True)]
@@ -117,7 +114,7 @@ def _protocol(text: str, whole: str) -> str:
 def _range(text: str, whole: str, lowest: int = 1) -> list[int]:
     first, _, last = text.partition("-")
     if not (first.isdecimal() and (last or first).isdecimal()):
-        raise ValueError(f"{whole!r}: {text!r} is no port")
+        raise ValueError(f"{whole!r} is no port; write PUBLISHED:TARGET[/PROTOCOL] or published=...,target=...")
     begin, end = int(first), int(last or first)
     if not lowest <= begin <= end <= 65535:
         raise ValueError(f"{whole!r}: ports go from 1 to 65535, ranges upwards")

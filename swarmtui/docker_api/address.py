@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,9 @@ class EngineAddress:
 
 def socket_address(path: str) -> EngineAddress:
     """The address of a socket in the file system; BadAddress when the kernel could not take the path."""
-    size = len(path.encode())
+    size = len(os.fsencode(path))
+    if "\0" in path:
+        raise BadAddress(f"the socket path holds a NUL: {path!r}")
     if size > SOCKET_PATH_LIMIT:
         raise BadAddress(
             f"the socket path has {size} bytes and the kernel takes {SOCKET_PATH_LIMIT} at most: {path} "
@@ -76,7 +79,10 @@ def parse_address(text: str, tls: TLSFiles | None = None) -> EngineAddress:
 
 
 def _tcp_address(text: str, scheme: str, rest: str, tls: TLSFiles | None) -> EngineAddress:
-    parts = urlsplit(f"//{rest}")
+    try:
+        parts = urlsplit(f"//{rest}")
+    except ValueError as error:
+        raise BadAddress(f"{text}: {error}; write tcp://HOST:PORT") from None
     try:
         port = parts.port
     except ValueError:

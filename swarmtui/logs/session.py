@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
-from swarmtui.docker_api.errors import ConnectionFailed, EngineError, NotFound
+from swarmtui.docker_api.errors import ConnectionFailed, EngineError, InvalidRequest, NotFound, Unavailable
 from swarmtui.docker_api.log_query import LogQuery
 from swarmtui.docker_api.times import SECOND, Clock, Monotonic
 from swarmtui.docker_api.types import Service, Task
@@ -35,6 +35,8 @@ LATE_NS = SECOND
 """A line later than this is told; less is not worth a row."""
 LATE_PAUSE = 5.0
 """Seconds between two notices of lateness."""
+STEADY_SECONDS = 10.0
+"""After so long a connection counts as good: the next loss is tried again at once."""
 HISTORY_ATTEMPTS = 3
 """Attempts to read a log that is not followed."""
 
@@ -101,9 +103,13 @@ class LogSession:
         self._group = asyncio.TaskGroup()
         self._readers: list[asyncio.Task[None]] = []
         self._late_told = float("-inf")
+        self._labels: dict[str, str] = {}
+        """Names for the notices, by what the caller gave."""
 
     async def __aenter__(self) -> LogSession:
         await self._group.__aenter__()
+        for kind, name in self._targets:
+            self._merger.open(_reader(kind, name))
         self._readers = [self._group.create_task(self._read(kind, name)) for kind, name in self._targets]
         return self
 
@@ -134,6 +140,8 @@ class LogSession:
                     if arrived.error is not None:
                         raise arrived.error
                 else:
+                    if not arrived.ordered:
+                        self._merger.close(arrived.reader)  # Its replicas are streams of their own.
                     self._take_in(arrived, events)
                 full = len(events) + len(self._merger) >= BATCH
                 arrived = None if full or self._queue.empty() else self._queue.get_nowait()
@@ -182,7 +190,7 @@ class LogSession:
     # Readers
 
     async def _read(self, kind: str, name: str) -> None:
-        reader = f"{kind} {name}"
+        reader = _reader(kind, name)
         error: EngineError | None = None
         try:
             await self._follow(kind, name, reader)
@@ -192,38 +200,48 @@ class LogSession:
 
     async def _follow(self, kind: str, name: str, reader: str) -> None:
         resume = ResumePoint(self._options, self._clock())
-        options, attempt, connected_once = self._options, 0, False
+        options, attempt, connected, connected_once = self._options, 0, False, False
+        opened = self._monotonic()
         while True:
             lost: EngineError
             try:
                 async for ordered, events, fresh in self._connection(kind, name, options):
-                    if fresh and attempt:
-                        events = [self._notice(NoticeKind.RECONNECTED, f"{name}: connected again"), *events]
+                    if fresh and connected_once:
+                        events = [self._notice(NoticeKind.RECONNECTED, f"{self._label(name)}: connected again")]
                     if fresh:
-                        connected_once, attempt = True, 0
+                        connected = connected_once = True
+                        opened = self._monotonic()
                     events = resume.note(events, self._monotonic())
                     if events:
                         await self._queue.put(_Arrived(reader, ordered, events))
+                    if self._options.follow and not fresh and (events or self._monotonic() - opened > STEADY_SECONDS):
+                        attempt = 0
                 if not self._options.follow:
                     return
                 lost = ConnectionFailed("the engine ended the stream")
             except NotFound:
                 if not connected_once:
                     raise
-                notice = self._notice(NoticeKind.ENDED, f"{name} is gone")
-                await self._queue.put(_Arrived(reader, False, [notice]))
+                notice = self._notice(NoticeKind.ENDED, f"{self._label(name)} is gone")
+                await self._queue.put(_Arrived(reader, True, [notice]))
                 return
             except EngineError as failure:
-                if not self._options.follow and attempt + 1 >= HISTORY_ATTEMPTS:
+                if not self._worth_another(failure, attempt, connected_once):
                     raise
                 lost = failure
-            if attempt == 0:
-                text = f"{name}: {lost}; trying again"
-                notice = self._notice(NoticeKind.RECONNECTING, text)
-                await self._queue.put(_Arrived(reader, False, [notice]))
+            if connected or attempt == 0:
+                notice = self._notice(NoticeKind.RECONNECTING, f"{self._label(name)}: {lost}; trying again")
+                await self._queue.put(_Arrived(reader, True, [notice]))
+            connected = False
             await asyncio.sleep(backoff(attempt, self._random()))
             attempt += 1
             options = resume.reconnect(self._monotonic())
+
+    def _worth_another(self, failure: EngineError, attempt: int, connected_once: bool) -> bool:
+        """A person who follows wants to be back whatever happens; who asks once wants an answer."""
+        if self._options.follow:
+            return connected_once or not isinstance(failure, InvalidRequest)
+        return isinstance(failure, ConnectionFailed | Unavailable) and attempt + 1 < HISTORY_ATTEMPTS
 
     async def _connection(
         self, kind: str, name: str, options: LogOptions
@@ -232,7 +250,9 @@ class LogSession:
         client = self._client
         ordered = await client.extended()
         if kind == "service":
-            template = (await client.service(name)).spec.task_template
+            service = await client.service(name)
+            self._labels[name] = service.spec.name or name
+            template = service.spec.task_template
             opened = client.service_logs(name, _query(options))
         else:
             template = (await client.task(name)).spec
@@ -247,8 +267,15 @@ class LogSession:
                 yield ordered, assembler.feed(chunk), False
             yield ordered, assembler.finish(), False
 
+    def _label(self, name: str) -> str:
+        return self._labels.get(name, name)
+
     def _notice(self, kind: NoticeKind, text: str) -> LogNotice:
         return LogNotice(self._clock(), kind, text)
+
+
+def _reader(kind: str, name: str) -> str:
+    return f"{kind} {name}"
 
 
 def _batches(events: list[LogEvent]) -> Iterator[list[LogEvent]]:

@@ -164,8 +164,6 @@ class Feed:
         picture: dict[Table, list[ClusterObject]] | None = None
         if self._index is None:
             picture = {table: [] for table in Table}
-        else:
-            self._live(ConnectionState.WATCHING)
         async for lines in self._source.watch(self._index):
             changes: list[TableChange] = []
             for line in lines:
