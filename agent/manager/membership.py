@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.api_types.errors import InvalidArgument, Unavailable
+from agent.api_types.errors import InvalidArgument, Unavailable, Unimplemented
 from agent.api_types.identity import IdSource
 from agent.api_types.node import Node, NodeAvailability, NodeDescription, NodeRole, NodeSpec, NodeState, NodeStatus
 from agent.api_types.swarm import Cluster
@@ -14,6 +14,10 @@ from agent.rpc.messages import JoinAnswer, JoinOpen
 from agent.rpc.peer import Peer
 from agent.store.store import Store
 from agent.store.transactions import ReadTx, WriteTx
+
+ONE_MANAGER = (
+    "this version keeps a single manager: join as a worker, with the token of `docker swarm join-token worker`"
+)
 
 
 class Membership:
@@ -28,6 +32,8 @@ class Membership:
         """A certificate for a node that knows a join secret. An ApiError's text reaches the node that asked."""
         cluster = self._store.view(_cluster)
         role = _role(cluster, request.secret)
+        if role is NodeRole.MANAGER:
+            raise Unimplemented(ONE_MANAGER)
         availability = _availability(request.availability)
         if not cluster.ca_key:
             raise Unavailable(
