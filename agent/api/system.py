@@ -22,6 +22,7 @@ from agent.api_types.swarm import ClusterInfo
 from agent.api_types.times import format_time
 from agent.store.transactions import ReadTx
 from agent.worker.executors.process.executor import ProcessExecutor
+from agent.worker.interface import TemporaryFailure
 
 TWO_MANAGERS = (
     "WARNING: Running Swarm in a two-manager configuration. This configuration provides\n"
@@ -126,7 +127,7 @@ def _cluster_and_counts(tx: ReadTx) -> tuple[ClusterInfo, int, int]:
 async def _own_info(call: Call, swarm: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
     """Every field that `docker info` prints, from what the executor and the kernel say of this host."""
     backend = call.backend
-    described = NodeDescription() if backend.executor is None else await backend.executor.describe()
+    described = await _described(backend)
     host = host_facts()
     containers, images = await _counts(backend)
     plugins: dict[str, list[str]] = {"Volume": [], "Network": [], "Log": []}
@@ -193,6 +194,14 @@ async def _own_info(call: Call, swarm: dict[str, Any], warnings: list[str]) -> d
         "SecurityOptions": [],
         "Warnings": warnings or None,
     }
+
+
+async def _described(backend: Backend) -> NodeDescription:
+    """What the executor says of the host, as far as it can be asked now."""
+    try:
+        return NodeDescription() if backend.executor is None else await backend.executor.describe()
+    except TemporaryFailure:
+        return NodeDescription()
 
 
 async def _counts(backend: Backend) -> tuple[Counter[str], int]:
