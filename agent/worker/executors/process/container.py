@@ -74,6 +74,7 @@ class Container:
         self._around = around
         self._shim: Process | None = None
         self._launch: asyncio.Task[None] | None = None
+        self._closed = False
         self._settled = False
         self._settling = asyncio.Lock()
         self.look()
@@ -106,7 +107,7 @@ class Container:
 
     def look(self) -> None:
         """See what became of it. A shim that is gone without a word was killed, and its container with it."""
-        if self.exit is not None:
+        if self.exit is not None or self._closed:
             return
         if self.run is None:
             self.run = read_record(self.folder, RUN, RunRecord)
@@ -126,11 +127,11 @@ class Container:
             self._shim = None
 
     def close(self) -> None:
-        """Let go of descriptors; the container goes on. Idempotent."""
+        """Let go of descriptors; the container goes on, but this does not look at it any more. Idempotent."""
+        self._closed = True
         if self._shim is not None:
             self._shim.close()
             self._shim = None
-            self.run = None
 
     # -- starting
 
@@ -205,11 +206,12 @@ class Container:
         self.look()
         if self.phase is Phase.CREATED:
             raise TemporaryFailure("the container was not started")
-        if self._shim is not None:
+        while self.exit is None:
+            if self._shim is None:
+                raise TemporaryFailure("the executor is closed")
             await self._shim.gone()
             self.look()
         await self._settle()
-        assert self.exit is not None
         return self.exit
 
     async def gone(self) -> None:
@@ -256,13 +258,14 @@ class Container:
     async def _killed(self) -> None:
         """Wait for the end of a task whose first process is dead; the shim that does not tell is killed as well."""
         self.look()
-        if self._shim is not None:
+        shim = self._shim
+        if shim is not None:
             try:
                 async with asyncio.timeout(PATIENCE):
-                    await self._shim.gone()
+                    await shim.gone()
             except TimeoutError:
-                self._shim.send(signal.SIGKILL)
-                await self._shim.gone()
+                shim.send(signal.SIGKILL)
+                await shim.gone()
             self.look()
         await self._settle()
 

@@ -50,10 +50,10 @@ class Process:
     @property
     def ended(self) -> bool:
         """Whether it has ended; known as soon as the kernel knows."""
-        return self._ended.is_set() or process_start(self.pid) != self._start
+        return process_start(self.pid) != self._start
 
     async def gone(self) -> None:
-        """Return when it has ended."""
+        """Return when it has ended, or was closed: look again."""
         await self._ended.wait()
 
     def send(self, number: int) -> bool:
@@ -72,6 +72,7 @@ class Process:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
+            self._ended.set()
 
     def _note(self) -> None:
         self._loop.remove_reader(self._descriptor)
