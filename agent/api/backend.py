@@ -7,12 +7,13 @@ so that many agents can live in one process and a test can put any node behind t
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from agent.api_types.swarm import InitRequest, JoinRequest
 from agent.api_types.times import Clock
+from agent.manager.log_streams import LogOptions as LogOptions
+from agent.manager.log_streams import LogsMissing as LogsMissing
 from agent.rpc.messages import LogRecord, ManagerAddress
 from agent.store.store import Store
 from agent.worker.interface import Executor
@@ -26,27 +27,6 @@ class LocalState(StrEnum):
     ACTIVE = "active"
     ERROR = "error"
     LOCKED = "locked"
-
-
-@dataclass(frozen=True, slots=True)
-class LogOptions:
-    """Which lines: `since` and `until` in nanoseconds since the epoch (0: no bound), `tail` lines a task (-1: all)."""
-
-    since: int = 0
-    until: int = 0
-    tail: int = -1
-    follow: bool = False
-    stdout: bool = True
-    stderr: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class LogsMissing:
-    """Lines that could not be had: those of a task on a node that is down or was lost while they were read."""
-
-    task_id: str
-    node_id: str
-    reason: str
 
 
 class LogReader(Protocol):

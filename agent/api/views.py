@@ -31,7 +31,7 @@ def service_view(service: Service, *, insert_defaults: bool = False, status: Ser
 
 def task_view(task: Task) -> Task:
     """A task without what it remembers of its service."""
-    return replace(task, spec_version=None, service_annotations=None, endpoint=None)
+    return replace(task, spec_version=None, service_annotations=None, endpoint=None, start_after="")
 
 
 def secret_view(secret: Secret) -> Secret:

@@ -10,6 +10,8 @@ from agent.api_types.times import Clock, now_ns
 from agent.manager.allocator import Allocator
 from agent.manager.constraint_enforcer import ConstraintEnforcer
 from agent.manager.dispatcher.dispatcher import Dispatcher
+from agent.manager.explain import Explainer
+from agent.manager.log_broker import LogBroker
 from agent.manager.membership import Membership
 from agent.manager.orchestrator.global_services import GlobalOrchestrator
 from agent.manager.orchestrator.replicated import ReplicatedOrchestrator
@@ -30,6 +32,10 @@ class Manager:
     """Sessions of nodes; give its `handlers` and `on_connection` to the listener."""
     membership: Membership
     """Admits nodes; the listener's `JoinService`."""
+    log_broker: LogBroker
+    """Reads the logs of tasks wherever they run."""
+    explainer: Explainer
+    """Says why tasks and services are as they are."""
 
     def __init__(
         self,
@@ -42,6 +48,8 @@ class Manager:
         self.store = store
         self.dispatcher = Dispatcher(store, clock, monotonic=monotonic, new_id=new_id)
         self.membership = Membership(store, clock, new_id=new_id)
+        self.log_broker = LogBroker(store, self.dispatcher.connections)
+        self.explainer = Explainer(store, clock, self.dispatcher.suspected)
         self._loops = (
             self.dispatcher,
             ReplicatedOrchestrator(store, clock),
