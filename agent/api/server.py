@@ -11,7 +11,8 @@ import time
 from types import TracebackType
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.http_exceptions import PayloadEncodingError
 from aiohttp.web_protocol import RequestHandler
 
 from agent.api.backend import Backend
@@ -29,7 +30,7 @@ from agent.api.passthrough import RelayedResponse, allow_body, pass_to_engine
 from agent.api.reads import ReadGate
 from agent.api.routes import Match, RouteKind, find_route
 from agent.api.splice import TakenOver, is_gone
-from agent.api_types.errors import ApiError, NotFound, Unavailable, Unimplemented
+from agent.api_types.errors import ApiError, InvalidArgument, NotFound, Unavailable, Unimplemented
 from agent.raft.interface import NotLeader, OutcomeUnknown
 
 log = logging.getLogger("swarmtui.api")
@@ -105,6 +106,8 @@ class ApiServer:
             response = await self._dispatch(request, match)
         except ApiError as error:
             response = refused(error)
+        except PayloadEncodingError as error:
+            response = refused(InvalidArgument(f"the request's body is incomplete: {error.message}"))
         except NotLeader:
             response = refused(Unavailable(NO_LEADER))
         except OutcomeUnknown:
@@ -182,22 +185,43 @@ class _Http(web.Server):
 class _Connection(RequestHandler):
     """A client's connection. One that has said all it wants to say still gets its answers."""
 
-    __slots__ = ("half_closed",)
+    __slots__ = ("_newest_body", "half_closed")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.half_closed = False
+        self._newest_body: StreamReader | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._messages:
+            self._newest_body = self._messages[-1][1]
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         sock = None if self.transport is None else self.transport.get_extra_info("socket")
         if sock is None or is_gone(sock):
             return None
         self.half_closed = True
-        if self._request_in_progress or self._messages:
-            # After the answers that are due the connection is of no more use.
-            self.close()
-            return True
-        return None
+        if self._waiter is not None and not self._waiter.done():
+            return None  # between two requests: there is no answer to wait for
+        self._end_body()
+        return True
+
+    def _end_body(self) -> None:
+        """The body that is being received will get no longer: whoever reads it learns that."""
+        try:
+            if self._parser is not None:
+                self._parser.feed_eof()
+        except PayloadEncodingError as error:
+            if self._newest_body is not None:
+                self._newest_body.set_exception(error)
+
+    async def _handle_request(self, *args: Any) -> tuple[web.StreamResponse, bool]:
+        answered = await super()._handle_request(*args)
+        if self.half_closed and not self._messages:
+            # Nothing can follow: after this answer the connection is of no more use.
+            self._close = True
+        return answered
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

@@ -28,6 +28,8 @@ def decode_json(body: bytes | str, kind: type[T]) -> T:
         raw = msgspec.json.decode(body)
     except msgspec.DecodeError as error:
         raise InvalidArgument(f"invalid JSON: {error}") from None
+    except RecursionError:
+        raise InvalidArgument("invalid JSON: exceeded max depth") from None
     return from_builtins(raw, kind)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -168,7 +169,7 @@ class Client:
     ) -> tuple[int, Any]:
         """Status and JSON (None for no body, bytes for another content type)."""
         kwargs: dict[str, Any] = {"headers": headers or {}}
-        if isinstance(body, bytes):
+        if isinstance(body, bytes | io.BytesIO):
             kwargs["data"] = body
         elif body is not None:
             kwargs["json"] = body

@@ -1,0 +1,63 @@
+"""The one table of routes: every request goes where the table says, with and without a version, and nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.api.routes import OWN_GROUPS, ROUTES, RouteKind, find_route
+
+CASES = [
+    ("GET", "/services", RouteKind.OWN, {}),
+    ("GET", "/v1.41/services/web", RouteKind.OWN, {"id": "web"}),
+    ("GET", "/v9.99/tasks/abc/logs", RouteKind.OWN, {"id": "abc"}),
+    ("POST", "/v1.24/services/create", RouteKind.OWN, {}),
+    ("POST", "/services/x/update", RouteKind.OWN, {"id": "x"}),
+    ("HEAD", "/_ping", RouteKind.MERGED, {}),
+    ("GET", "/v1.41/info", RouteKind.MERGED, {}),
+    ("GET", "/networks/a/b", RouteKind.MERGED, {"id": "a/b"}),
+    ("GET", "/containers/json", RouteKind.PROCESS, {}),
+    ("GET", "/containers/x/json", RouteKind.PROCESS, {"id": "x"}),
+    ("GET", "/images/swarmtui/whoami:latest/json", RouteKind.PROCESS, {"name": "swarmtui/whoami:latest"}),
+    ("POST", "/containers/create", RouteKind.PASSED, {}),
+    ("POST", "/v1.41/build", RouteKind.PASSED, {}),
+    ("POST", "/networks/prune", RouteKind.PASSED, {}),
+    ("GET", "/system/df", RouteKind.PASSED, {}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "kind", "params"), CASES)
+def test_where_a_request_goes(method: str, path: str, kind: RouteKind, params: dict[str, str]) -> None:
+    match = find_route(method, path)
+    assert (match.kind, dict(match.params)) == (kind, params)
+
+
+@pytest.mark.parametrize("path", ["/services/a/b/c", "/swarm/nosuch", "/v1.41/nodes/", "/swarmtui/v1", "/secrets/a/b"])
+def test_what_is_ours_and_unknown_is_never_passed_to_an_engine(path: str) -> None:
+    match = find_route("GET", path)
+    assert (match.kind, match.route) == (RouteKind.OWN, None)
+
+
+def test_no_row_is_there_twice() -> None:
+    rows = [(route.method, route.pattern) for route in ROUTES]
+    assert len(rows) == len(set(rows))
+
+
+def test_rows_of_one_shape_name_the_fixed_path_first() -> None:
+    """`/networks/create` would else be the network "create"."""
+    for index, route in enumerate(ROUTES):
+        example = route.pattern.replace("{id*}", "x").replace("{name*}", "x").replace("{id}", "x")
+        assert find_route(route.method, example).route is route, (index, route.pattern)
+
+
+def test_own_rows_are_of_own_groups() -> None:
+    for route in ROUTES:
+        own = any(route.pattern == group or route.pattern.startswith(group + "/") for group in OWN_GROUPS)
+        assert own == (route.kind is RouteKind.OWN), route.pattern
+
+
+@given(st.text(max_size=60), st.sampled_from(["GET", "POST", "DELETE", "HEAD", "PUT", "BREW"]))
+def test_any_path_goes_somewhere(path: str, method: str) -> None:
+    match = find_route(method, "/" + path)
+    assert match.kind in RouteKind
