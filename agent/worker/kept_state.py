@@ -23,8 +23,8 @@ from agent.rpc.messages import ManagerAddress
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-_HEADER = re.compile(rb"swarmtui-(?P<kind>[a-z]+) (?P<format>\d+) (?P<crc>[0-9a-f]{8})$")
-_TASK_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}$")
+_HEADER = re.compile(rb"swarmtui-(?P<kind>[a-z]+) (?P<format>\d{1,9}) (?P<crc>[0-9a-f]{8})")
+_TASK_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _TEMPORARY = ".new"
 
 
@@ -49,6 +49,11 @@ class Kept:
 
     tasks: list[KeptTask]
     managers: list[ManagerAddress]
+
+
+def is_task_id(text: str) -> bool:
+    """Whether `text` can name a task's file."""
+    return _TASK_ID.fullmatch(text) is not None
 
 
 class KeptState:
@@ -98,7 +103,7 @@ class KeptState:
         _sync_folder(self.folder)
 
     def _path(self, task_id: str) -> Path:
-        if _TASK_ID.match(task_id) is None:
+        if not is_task_id(task_id):
             raise ValueError(f"not a task id: {task_id!r}")
         return self._tasks / f"{task_id}.json"
 
@@ -114,20 +119,24 @@ class KeptState:
 
 
 def _wrapped(kind: str, body: bytes) -> bytes:
-    return f"swarmtui-{kind} {FORMAT} {zlib.crc32(body):08x}\n".encode() + body
+    return f"swarmtui-{kind} {FORMAT} {_checksum(FORMAT, body):08x}\n".encode() + body
+
+
+def _checksum(format_number: int, body: bytes) -> int:
+    """Covers the format's number too: a flipped bit there must not look like a newer agent's file."""
+    return zlib.crc32(body, zlib.crc32(str(format_number).encode()))
 
 
 def _unwrapped(path: Path, kind: str) -> bytes:
     head, newline, body = path.read_bytes().partition(b"\n")
-    match = _HEADER.match(head)
+    match = _HEADER.fullmatch(head)
     if not newline or match is None or match["kind"] != kind.encode():
         raise DamagedState(f"{path}: not a file of kind {kind}")
-    if int(match["format"]) > FORMAT:
-        raise NewerState(
-            f"{path} has format {int(match['format'])}, this agent reads up to {FORMAT}: upgrade the agent"
-        )
-    if zlib.crc32(body) != int(match["crc"], 16):
+    number = int(match["format"])
+    if _checksum(number, body) != int(match["crc"], 16):
         raise DamagedState(f"{path}: its checksum is wrong")
+    if number > FORMAT:
+        raise NewerState(f"{path} has format {number}, this agent reads up to {FORMAT}: upgrade the agent")
     return body
 
 

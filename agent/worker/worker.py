@@ -18,7 +18,7 @@ from agent.rpc.messages import Assignments, ManagerAddress
 from agent.worker import task_machine
 from agent.worker.dependencies import DependencyStore
 from agent.worker.interface import Controller, Executor, NetworkAttacher, TemporaryFailure
-from agent.worker.kept_state import KeptState, KeptTask
+from agent.worker.kept_state import KeptState, KeptTask, is_task_id
 from agent.worker.log_reader import LogsHandler
 from agent.worker.relay import RelayHandler
 from agent.worker.reports import Outbox
@@ -109,7 +109,9 @@ class Worker:
             self._dependencies.add(assignments.secrets, assignments.configs)
         removed = set(assignments.removed_tasks)
         for task in assignments.tasks:
-            if task.id not in removed:
+            if not is_task_id(task.id):
+                log.error("a manager assigned a task with the id %r, which is none: it is left out", task.id)
+            elif task.id not in removed:
                 self._assign(task, drain=not complete)
         if complete:
             named = {task.id for task in assignments.tasks}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
 import random
+import zlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from agent.api_types.secret import Config, ConfigSpec, Secret, SecretSpec
 from agent.api_types.task import Endpoint, EndpointSpec, PortConfig, Task, TaskSpec, TaskState, TaskStatus
 from agent.rpc.messages import Assignments, ManagerAddress
 from agent.worker.interface import RejectedByExecutor, TemporaryFailure
-from agent.worker.kept_state import NewerState
+from agent.worker.kept_state import Kept, KeptState, KeptTask, NewerState
 from agent.worker.worker import Worker
 
 READY, RUNNING, SHUTDOWN, REMOVE = TaskState.READY, TaskState.RUNNING, TaskState.SHUTDOWN, TaskState.REMOVE
@@ -329,7 +329,8 @@ def test_a_damaged_file_is_put_aside_and_the_manager_asked(tmp_path: Path, caplo
 
 def test_state_of_a_newer_agent_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks" / "a.json").write_bytes(b"swarmtui-task 2 00000000\n{}")
+    checksum = zlib.crc32(b"{}", zlib.crc32(b"2"))
+    (tmp_path / "tasks" / "a.json").write_bytes(f"swarmtui-task 2 {checksum:08x}\n{{}}".encode())
 
     async def main(loop: VirtualLoop) -> None:
         worker = Worker(FakeExecutor(FakeHost()), state_dir=tmp_path, clock=loop.clock)
@@ -341,6 +342,40 @@ def test_state_of_a_newer_agent_is_refused(tmp_path: Path) -> None:
         assert "upgrade the agent" in str(error) or "upgrade the agent" in str(error.exceptions)
 
     run_virtual(main)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_file_with_any_flipped_or_missing_bytes_is_put_aside(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    kept = KeptState(tmp_path_factory.mktemp("kept"))
+    kept.load()
+    whole = KeptTask(make_task("a"), TaskStatus(state=RUNNING))
+    kept.write_tasks([whole], [])
+    kept.write_managers([ManagerAddress("m", "10.0.0.1:1")])
+    for path in (kept.folder / "tasks" / "a.json", kept.folder / "managers.json"):
+        content = bytearray(path.read_bytes())
+        if data.draw(st.booleans()):
+            content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+        else:
+            del content[data.draw(st.integers(0, len(content) - 1)) :]
+        path.write_bytes(content)
+    assert kept.load() == Kept([], [])
+    assert len(list((kept.folder / "damaged").iterdir())) == 2
+    kept.write_tasks([whole], ["never-was"])
+    assert kept.load().tasks == [whole]
+
+
+def test_an_id_that_is_none_does_no_harm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        async with life(FakeHost(), tmp_path / "state", loop) as one:
+            one.complete(make_task("../../escaped"), make_task(""), make_task("a"))
+            await one.until_state("a", RUNNING)
+
+    run_virtual(main)
+    assert "'../../escaped', which is none" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
 def test_what_no_manager_knows_is_removed(tmp_path: Path) -> None:
@@ -475,7 +510,6 @@ def test_whatever_happens_states_rise_controllers_are_single_and_all_is_removed(
     tmp_path_factory: pytest.TempPathFactory, script: list[tuple[str, object, object]], seed: int, share: float
 ) -> None:
     folder = tmp_path_factory.mktemp("worker")
-    logging.getLogger("agent.worker").setLevel(logging.CRITICAL)
 
     async def main(loop: VirtualLoop) -> None:
         source = random.Random(seed)

@@ -59,8 +59,13 @@ class Engine:
             await self._connector.close()
 
     async def get(self, path: str, kind: type[T], query: Query | None = None) -> T:
-        """GET `path`, its JSON as a `kind`."""
-        return msgspec.json.decode(await self.request("GET", path, query=query), type=kind)
+        """GET `path`, its JSON as a `kind`. A question that fails within the engine may be asked again: EngineUnavailable."""
+        try:
+            return msgspec.json.decode(await self.request("GET", path, query=query), type=kind)
+        except EngineError as error:
+            if error.status >= 500:
+                raise EngineUnavailable(f"the Docker Engine at {self.address} failed: {error.message}") from None
+            raise
 
     async def request(
         self,

@@ -18,7 +18,7 @@ from agent.worker.interface import Dependencies, RejectedByExecutor
 
 SECRETS = "/run/secrets"
 _IN_MEMORY = {"tmpfs", "ramfs"}
-_TASK_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}$")
+_TASK_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class TaskFiles:
     """The files of one task under `root`, which must be on a tmpfs that the engine sees as well."""
 
     def __init__(self, root: Path, task_id: str) -> None:
-        if _TASK_ID.match(task_id) is None:
+        if _TASK_ID.fullmatch(task_id) is None:
             raise RejectedByExecutor(f"not a task id: {task_id!r}")
         self._root = root
         self._folder = root / task_id

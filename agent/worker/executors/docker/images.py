@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 Credentials = Callable[[str], str | None]
 """The value of X-Registry-Auth (base64 of JSON) for an image, None for an anonymous pull."""
 
-_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
+_DIGEST = re.compile(r"@sha256:[0-9a-f]{64}\Z")
 _IMAGE_ID = re.compile(r"(sha256:)?[0-9a-f]{64}$")
 
 
