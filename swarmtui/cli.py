@@ -6,7 +6,7 @@ Commands are imported when they are called for: `swarmtui --help` and the consol
 from __future__ import annotations
 
 import importlib
-import os
+import io
 import sys
 
 import click
@@ -63,10 +63,8 @@ def cli(ctx: click.Context, host: str | None, context: str | None) -> None:
 
 def main() -> None:
     """Entry point of `swarmtui`."""
-    try:
-        cli(prog_name="swarmtui")
-    except BrokenPipeError:
-        # The reader (`| head`) has gone: nothing to say, and nowhere to say it. Python would complain once more when it
-        # flushes stdout at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    for stream in (sys.stdout, sys.stderr):
+        # A log has letters that the terminal's encoding may not have: they are written as escapes, not as a traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    cli(prog_name="swarmtui")

@@ -34,6 +34,7 @@ def open_console(target: Target) -> None:
 
     from swarmtui.ui.app import SwarmApp
 
-    app = SwarmApp(connect=connect, context=context.name)
+    unicode = "utf" in (sys.stdout.encoding or "").lower()
+    app = SwarmApp(connect=connect, context=context.name, glyphs="unicode" if unicode else "ascii")
     app.run()
     sys.exit(app.return_code or 0)

@@ -168,7 +168,8 @@ class Writer:
         if not self._raw:
             name = await self._origins.name(line)
             text = f"{name.ljust(self._origins.width)}    | {text}"
-        click.echo(text, err=line.stream is LogStream.STDERR)
+        # Not `click.echo`: it would take colours out of what goes into a file.
+        (sys.stderr if line.stream is LogStream.STDERR else sys.stdout).write(text + "\n")
 
     def notice(self, notice: LogNotice) -> None:
         """Print what is missing; not with the lines, which may go into a file."""

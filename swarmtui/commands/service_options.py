@@ -18,7 +18,8 @@ import click
 from swarmtui.commands import values
 from swarmtui.commands.session import Value
 from swarmtui.docker_api.answers import Json
-from swarmtui.operations.spec_changes import child, put_at
+from swarmtui.operations.services import tagged
+from swarmtui.operations.spec_changes import child, put_at, value_at
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,6 +39,8 @@ ULIMIT = Value("ulimit", values.ulimit)
 HOST = Value("host:ip", values.extra_host)
 PREFERENCE = Value("preference", values.preference)
 SECRET = Value("secret", values.reference)
+CAPABILITY = Value("capability", values.capability)
+GENERIC = Value("kind=value", values.generic_resource)
 CONFIG = Value("config", lambda text: values.reference(text, prefix="/"))
 
 UPDATE_DEFAULTS: Json = {
@@ -48,6 +51,12 @@ UPDATE_DEFAULTS: Json = {
     "Order": "stop-first",
 }
 """What the docker CLI fills a new block with (recorded traffic): left out, the engine would take 0 tasks at a time for all."""
+
+BLOCK_DEFAULTS: Mapping[tuple[str, ...], Json] = {
+    ("UpdateConfig",): UPDATE_DEFAULTS,
+    ("RollbackConfig",): UPDATE_DEFAULTS,
+    _RESTART: {"Condition": "any", "Delay": 5_000_000_000},
+}
 
 MODES = ("replicated", "global", "replicated-job", "global-job")
 _ORDERS = click.Choice(["start-first", "stop-first"])
@@ -142,8 +151,9 @@ def put_scalars(spec: Json, options: Mapping[str, Any]) -> None:
     for scalar in SCALARS:
         value = options.get(scalar.parameter)
         if value is not None:
-            if scalar.path[0] in ("UpdateConfig", "RollbackConfig") and not spec.get(scalar.path[0]):
-                spec[scalar.path[0]] = dict(UPDATE_DEFAULTS)
+            for block, defaults in BLOCK_DEFAULTS.items():
+                if scalar.path[: len(block)] == block and value_at(spec, block) is None:
+                    put_at(spec, block, dict(defaults))
             put_at(spec, scalar.path, value)
     container = child(spec, *_CONTAINER)
     for parameter, key in (("init", "Init"), ("read_only", "ReadOnly"), ("tty", "TTY")):
@@ -190,7 +200,7 @@ def environment(given: Sequence[str], files: Sequence[Path]) -> list[str]:
 
 def build(image: str, arguments: Sequence[str], options: Mapping[str, Any]) -> Json:
     """The specification of a new service; networks, secrets and configs still by name (see `lookups`)."""
-    container: Json = {"Image": image}
+    container: Json = {"Image": tagged(image)}
     if arguments:
         container["Args"] = list(arguments)
     spec: Json = {
@@ -213,6 +223,7 @@ def build(image: str, arguments: Sequence[str], options: Mapping[str, Any]) -> J
     _set(container, "Hosts", list(options["host"]))
     _set(container, "CapabilityAdd", list(options["cap_add"]))
     _set(container, "CapabilityDrop", list(options["cap_drop"]))
+    _set(spec["TaskTemplate"]["Resources"]["Reservations"], "GenericResources", list(options["generic_resource"]))
     _set(container, "Sysctls", dict(options["sysctl"]))
     _set(container, "Ulimits", list(options["ulimit"]))
     if options["dns"]:

@@ -14,7 +14,7 @@ from swarmtui.commands.session import with_client
 from swarmtui.docker_api.answers import Json
 from swarmtui.docker_api.client import EngineClient
 from swarmtui.operations.base import OperationFailed
-from swarmtui.operations.services import RollbackService, ServiceEdit
+from swarmtui.operations.services import RollbackService, ServiceEdit, tagged
 from swarmtui.operations.spec_changes import child
 
 
@@ -78,7 +78,7 @@ def apply(spec: Json, given: Mapping[str, Any]) -> None:
     template = child(spec, "TaskTemplate")
     container = child(template, "ContainerSpec")
     if given["image"] is not None:
-        container["Image"] = given["image"]
+        container["Image"] = tagged(given["image"])
     if given["arguments"] is not None:
         container["Args"] = options.split_command(given["arguments"])
     _scale(spec, given["replicas"], given["max_concurrent"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -14,6 +16,9 @@ from swarmtui.commands.target import Target
 from swarmtui.docker_api.client import EngineClient
 from swarmtui.docker_api.errors import ApiError, EngineError
 from swarmtui.operations.base import OperationFailed
+
+INTERRUPTED, READER_GONE = 130, 141
+"""Exit statuses: what a shell says of a program that SIGINT or SIGPIPE ended."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,6 +65,13 @@ def run(body: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(body)
     except (EngineError, OperationFailed) as error:
         raise CommandFailed(failure_text(error)) from error
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader (`| head`) has gone: there is nothing to say, and nowhere to say it. Python would complain once more
+        # when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(READER_GONE) from None
 
 
 class Value(click.ParamType[V]):

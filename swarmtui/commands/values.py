@@ -209,6 +209,22 @@ def ulimit(text: str) -> Json:
     return made
 
 
+def capability(text: str) -> str:
+    """`net_admin`: as the API has it, `CAP_NET_ADMIN`; `ALL` stays."""
+    name = text.strip().upper()
+    if not name:
+        raise ValueError("a capability has a name, such as NET_ADMIN")
+    return name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"
+
+
+def generic_resource(text: str) -> Json:
+    """`gpu=2`: so many of a kind."""
+    kind, _, count = text.partition("=")
+    if not kind or not count.isdecimal():
+        raise ValueError(f"{text!r} is no resource; write KIND=NUMBER")
+    return {"DiscreteResourceSpec": {"Kind": kind, "Value": int(count)}}
+
+
 def extra_host(text: str) -> str:
     """`name:address`, as the API has it: address first."""
     name, separator, address = text.partition(":")

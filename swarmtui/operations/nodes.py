@@ -23,7 +23,7 @@ from swarmtui.operations.base import (
 )
 from swarmtui.operations.client import OperationClient
 from swarmtui.operations.sending import send
-from swarmtui.operations.spec_changes import Path, child, value_at, value_words
+from swarmtui.operations.spec_changes import Path, child, value_at
 from swarmtui.operations.spec_edit import Found, SpecEdit, restore
 from swarmtui.operations.waiting import Timing
 
@@ -201,7 +201,7 @@ class LabelNode(NodeEdit):
         return LabelNode(
             self._client,
             found.id,
-            add={key: value_words(old) for key, old in labels if old is not None},
+            add={key: str(old) for key, old in labels if old is not None},
             remove=[key for key, old in labels if old is None],
             timing=self._timing,
         )

@@ -21,6 +21,11 @@ _COMPLETIONS: Path = ("Mode", "ReplicatedJob", "TotalCompletions")
 _IMAGE: Path = ("TaskTemplate", "ContainerSpec", "Image")
 
 
+def tagged(image: str) -> str:
+    """A reference with its tag: without tag and digest it means `latest`, and the API must be told so."""
+    return image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:latest"
+
+
 def found_service(raw: Json) -> Found:
     """A service's JSON as it was read; OperationFailed when it lacks what an update needs."""
     try:
@@ -154,7 +159,7 @@ class UpdateImage(ServiceEdit):
     def __init__(self, client: OperationClient, service: str, image: str, *, timing: Timing | None = None) -> None:
         """`image`: a reference such as `web:1.1`."""
         super().__init__(client, service, timing=timing)
-        self._image = image
+        self._image = tagged(image)
 
     def _edit(self, spec: Json) -> None:
         child(spec, "TaskTemplate", "ContainerSpec")["Image"] = self._image

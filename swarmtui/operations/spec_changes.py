@@ -15,7 +15,8 @@ from swarmtui.operations.base import Change
 
 Path = tuple[str, ...]
 
-_EMPTY: tuple[Any, ...] = (None, {}, [], "")
+_EMPTY: tuple[Any, ...] = (None, {}, [])
+"""What the API leaves out. An empty text is a value: a label may have it."""
 
 _WORDS = {
     ("Mode", "Replicated", "Replicas"): "replicas",
@@ -102,9 +103,11 @@ def path_words(path: Path) -> str:
 
 
 def value_words(value: Any) -> str:
-    """A value as a person reads it; lists with commas, objects as JSON, nothing as ""."""
+    """A value as a person reads it; lists with commas, objects as JSON, no value as "", an empty text in quotes."""
     if value is None:
         return ""
+    if value == "":
+        return '""'
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, list):

@@ -404,8 +404,8 @@ def in_a_thread(engine: FakeEngine) -> Iterator[FakeEngine]:
     try:
         asyncio.run_coroutine_threadsafe(engine.start(), loop).result(10)
         yield engine
-        asyncio.run_coroutine_threadsafe(engine.stop(), loop).result(10)
     finally:
+        asyncio.run_coroutine_threadsafe(engine.stop(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
