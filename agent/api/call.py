@@ -20,11 +20,16 @@ from agent.api.names import NameSource
 from agent.api.reads import ReadGate
 from agent.api_types.codec import decode_json, encode_json
 from agent.api_types.errors import ApiError, InvalidArgument
+from agent.store.store import Store
 
 T = TypeVar("T")
 
 MAX_BODY = 4 * 1024 * 1024
 """Bytes of JSON a request may carry (gRPC's bound in SwarmKit); bodies that go to the engine have none."""
+
+STALE: web.RequestKey[bool] = web.RequestKey("stale", bool)
+"""Set on a request that is answered from the last known state."""
+STALE_WARNING = {"Warning": '110 swarmtui "Response is Stale"'}
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
@@ -94,9 +99,15 @@ class Call:
         reason = "value out of range" if raw.isascii() and raw.isdigit() else "invalid syntax"
         raise InvalidArgument(f"invalid {noun} version '{raw}': strconv.ParseUint: parsing \"{raw}\": {reason}")
 
+    async def fresh(self, store: Store) -> None:
+        """Wait until the store shows every write acknowledged so far; when that takes too long the answer says so."""
+        if not await self.state.reads.fresh(store):
+            self.request[STALE] = True
+
     async def open_stream(self, media: str) -> web.StreamResponse:
         """An answer whose body is written piece by piece; its head is sent at once."""
-        response = web.StreamResponse(headers={**self.state.front.headers, "Content-Type": media})
+        stale = STALE_WARNING if STALE in self.request else {}
+        response = web.StreamResponse(headers={**self.state.front.headers, **stale, "Content-Type": media})
         if self.request.version >= HttpVersion11:
             response.enable_chunked_encoding()
         await response.prepare(self.request)

@@ -107,8 +107,9 @@ def _service_attributes(service: Service, old: Service | None) -> dict[str, str]
 
 @dataclass(eq=False, slots=True)
 class Subscription:
-    """A reader of new events; `overflow` once it was cut off."""
+    """A reader of events that happen after `opened` (ns); `overflow` once it fell too far behind."""
 
+    opened: int
     queue: asyncio.Queue[ClusterEvent] = field(default_factory=lambda: asyncio.Queue(READER_LIMIT))
     overflow: bool = False
 
@@ -152,7 +153,7 @@ class EventLog:
             return store.watch(*_KINDS)
 
     def _remember(self, watch: Watch) -> None:
-        """What the store did before: a removal then has no time of its own and gets that of the change before it."""
+        """What the store did before we listened to it. A removal has no time of its own: it gets the change's before it."""
         last = 0
         for commit in watch.drain():
             for event in commit.events:
@@ -160,6 +161,9 @@ class EventLog:
                 if told is not None:
                     last = max(last, told.time)
                     self._kept.append(told)
+                    for subscription in self._subscriptions:
+                        if told.time > subscription.opened:
+                            subscription.offer(told)
 
     async def _record(self, store: Store, watch: Watch) -> None:
         while self._watch is watch:
@@ -193,7 +197,7 @@ class EventLog:
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:
         """New events, from now on."""
-        subscription = Subscription()
+        subscription = Subscription(self._clock())
         self._subscriptions.add(subscription)
         try:
             yield subscription

@@ -19,7 +19,7 @@ def _explainer(backend: Backend) -> Explainer:
 async def task(call: Call) -> web.StreamResponse:
     """`GET /swarmtui/v1/explain/task/ID`."""
     store = manager_store(call.backend)
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     found = store.view(lambda tx: find_task(tx, call.params["id"]))
     return reply(_explainer(call.backend).explain_task(found.id))
 
@@ -27,6 +27,6 @@ async def task(call: Call) -> web.StreamResponse:
 async def service(call: Call) -> web.StreamResponse:
     """`GET /swarmtui/v1/explain/service/ID`."""
     store = manager_store(call.backend)
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     found = store.view(lambda tx: find_service(tx, call.params["id"]))
     return reply(_explainer(call.backend).explain_service(found.id))

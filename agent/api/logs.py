@@ -78,7 +78,7 @@ async def of_service(call: Call) -> web.StreamResponse:
     """`GET /services/ID/logs`."""
     store = manager_store(call.backend)
     options = log_options(call)
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     service = store.view(lambda tx: find_service(tx, call.params["id"]))
     records = _reader(call).read(service_id=service.id, options=options)
     return await _write(call, store, records, service.spec.task_template.container_spec)
@@ -88,7 +88,7 @@ async def of_task(call: Call) -> web.StreamResponse:
     """`GET /tasks/ID/logs`."""
     store = manager_store(call.backend)
     options = log_options(call)
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     task = store.view(lambda tx: find_task(tx, call.params["id"]))
     records = _reader(call).read(task_ids=[task.id], options=options)
     return await _write(call, store, records, task.spec.container_spec)

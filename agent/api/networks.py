@@ -98,7 +98,7 @@ async def _ask(engine: Engine, call: Call, body: bytes | None = None) -> tuple[i
 
 async def _freshen(call: Call) -> None:
     if call.backend.is_manager and call.backend.store is not None:
-        await call.state.reads.fresh(call.backend.store)
+        await call.fresh(call.backend.store)
 
 
 def _find(call: Call) -> Network | None:

@@ -31,7 +31,7 @@ async def list_nodes(call: Call) -> web.StreamResponse:
     store = manager_store(call.backend)
     filters = call.filters("name", "id", "label", "role", "membership", "node.label")
     _check_words(filters)
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     nodes = store.view(lambda tx: [node for node in tx.all(Node) if _matches(filters, node)])
     return reply(sorted(nodes, key=lambda node: node.id))
 
@@ -61,7 +61,7 @@ def _matches(filters: Filters, node: Node) -> bool:
 async def inspect(call: Call) -> web.StreamResponse:
     """`GET /nodes/ID`; `self` is the docker CLI's own word and means nothing here."""
     store = manager_store(call.backend)
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     return reply(store.view(lambda tx: find_node(tx, call.params["id"])))
 
 

@@ -39,7 +39,7 @@ async def list_secrets(call: Call) -> web.StreamResponse:
     """`GET /secrets`, in order of id, without data."""
     store = manager_store(call.backend)
     filters = call.filters("names", "name", "id", "label")
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     found = store.view(lambda tx: [secret for secret in tx.all(Secret) if _matches(filters, secret)])
     return reply([secret_view(secret) for secret in sorted(found, key=lambda secret: secret.id)])
 
@@ -47,7 +47,7 @@ async def list_secrets(call: Call) -> web.StreamResponse:
 async def inspect_secret(call: Call) -> web.StreamResponse:
     """`GET /secrets/ID`."""
     store = manager_store(call.backend)
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     return reply(secret_view(store.view(lambda tx: find_secret(tx, call.params["id"]))))
 
 
@@ -108,7 +108,7 @@ async def list_configs(call: Call) -> web.StreamResponse:
     """`GET /configs`, in order of id."""
     store = manager_store(call.backend)
     filters = call.filters("name", "id", "label")
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     found = store.view(lambda tx: [config for config in tx.all(Config) if _matches(filters, config)])
     return reply(sorted(found, key=lambda config: config.id))
 
@@ -116,7 +116,7 @@ async def list_configs(call: Call) -> web.StreamResponse:
 async def inspect_config(call: Call) -> web.StreamResponse:
     """`GET /configs/ID`."""
     store = manager_store(call.backend)
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     return reply(store.view(lambda tx: find_config(tx, call.params["id"])))
 
 

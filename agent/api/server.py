@@ -16,7 +16,7 @@ from aiohttp.http_exceptions import PayloadEncodingError
 from aiohttp.web_protocol import RequestHandler
 
 from agent.api.backend import Backend
-from agent.api.call import SUBJECT, ApiState, Call, parse_query, refused, reply
+from agent.api.call import STALE, STALE_WARNING, SUBJECT, ApiState, Call, parse_query, refused, reply
 from agent.api.containers import NO_ENGINE
 from agent.api.engine import Engine
 from agent.api.events import EventLog
@@ -116,11 +116,11 @@ class ApiServer:
                     "rpc error: code = Unavailable desc = the leader was lost: the change may or may not be made"
                 )
             )
+        self._state.events.listen_to(self._state.backend.store)
         self._state.metrics.requests[match.kind.value, response.status] += 1
         if not response.prepared and not isinstance(response, TakenOver | RelayedResponse):
-            response.headers.extend(
-                (name, value) for name, value in self._state.front.headers.items() if name not in response.headers
-            )
+            ours = {**self._state.front.headers, **(STALE_WARNING if STALE in request else {})}
+            response.headers.extend((name, value) for name, value in ours.items() if name not in response.headers)
         if match.kind is not RouteKind.PASSED and request.method not in ("GET", "HEAD") and response.status < 400:
             _write_audit(request, match, response)
         return response

@@ -46,7 +46,7 @@ async def list_services(call: Call) -> web.StreamResponse:
     store = manager_store(call.backend)
     filters = call.filters("name", "id", "label", "mode", "runtime")
     status = call.flag("status")
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
 
     def shown(tx: ReadTx) -> list[Service]:
         found = sorted((service for service in tx.all(Service) if _matches(filters, service)), key=lambda s: s.id)
@@ -91,7 +91,7 @@ async def inspect(call: Call) -> web.StreamResponse:
     """`GET /services/ID`."""
     store = manager_store(call.backend)
     insert_defaults = call.flag("insertDefaults")
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     service = store.view(lambda tx: find_service(tx, call.params["id"]))
     return reply(service_view(service, insert_defaults=insert_defaults))
 

@@ -76,7 +76,7 @@ def _default(value: int | None, default: int) -> int:
 async def inspect(call: Call) -> web.StreamResponse:
     """`GET /swarm`."""
     store = manager_store(call.backend)
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     return reply(swarm_view(store.view(the_cluster)))
 
 
@@ -201,7 +201,7 @@ def _refuse_foreign_ca(spec: SwarmSpec, cluster: Cluster | None) -> None:
 async def unlock_key(call: Call) -> web.StreamResponse:
     """`GET /swarm/unlockkey`: empty while managers are not locked."""
     store = manager_store(call.backend)
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     return reply({"UnlockKey": store.view(the_cluster).unlock_key})
 
 

@@ -96,7 +96,7 @@ async def info(call: Call) -> web.StreamResponse:
 
 async def _freshen(call: Call) -> None:
     if call.backend.is_manager and call.backend.store is not None:
-        await call.state.reads.fresh(call.backend.store)
+        await call.fresh(call.backend.store)
 
 
 def swarm_info(backend: Backend) -> dict[str, Any]:

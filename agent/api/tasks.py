@@ -24,7 +24,7 @@ async def list_tasks(call: Call) -> web.StreamResponse:
     store = manager_store(call.backend)
     filters = call.filters("name", "id", "label", "service", "node", "desired-state", "_up-to-date", "runtime")
     wanted_states = _states(filters)
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
 
     def shown(tx: ReadTx) -> list[Task]:
         services = frozenset(find_service(tx, wanted).id for wanted in filters.get("service"))
@@ -100,5 +100,5 @@ def is_up_to_date(tx: ReadTx, task: Task) -> bool:
 async def inspect(call: Call) -> web.StreamResponse:
     """`GET /tasks/ID`."""
     store = manager_store(call.backend)
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     return reply(task_view(store.view(lambda tx: find_task(tx, call.params["id"]))))

@@ -6,6 +6,7 @@ as they are committed. A client that comes back with `?since=INDEX` gets only wh
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -30,6 +31,10 @@ SLICE = 500
 """Objects that are encoded before the loop breathes."""
 
 
+WRITE_PATIENCE = 10.0
+"""Seconds a reader may let one write wait before it is cut off."""
+
+
 class Gone(ApiError):
     """What the client wants to resume from is forgotten: it starts over without `since`."""
 
@@ -40,7 +45,7 @@ async def stream(call: Call) -> web.StreamResponse:
     """`GET /swarmtui/v1/watch`. A reader that is too slow for the queue behind it is cut off and starts over."""
     store = manager_store(call.backend)
     since = _since(call)
-    await call.state.reads.fresh(store)
+    await call.fresh(store)
     if since is not None and since > store.index:
         raise Gone(f"index {since} is not known here, the last one is {store.index}")
     try:
@@ -52,18 +57,24 @@ async def stream(call: Call) -> web.StreamResponse:
         index = store.index if since is None else since
         objects = store.view(_everything) if since is None else []
         response = await call.open_stream("application/x-ndjson")
-        for start in range(0, len(objects), SLICE):
-            chunk = objects[start : start + SLICE]
-            await response.write(b"".join(_line("snapshot", obj, index) for obj in chunk))
-        await response.write(encode_json({"kind": "synced", "index": index}) + b"\n")
         try:
+            for start in range(0, len(objects), SLICE):
+                chunk = objects[start : start + SLICE]
+                await _write(response, b"".join(_line("snapshot", obj, index) for obj in chunk))
+                await asyncio.sleep(0)
+            await _write(response, encode_json({"kind": "synced", "index": index}) + b"\n")
             async for commit in watch:
-                await response.write(b"".join(_commit_lines(commit)))
-        except WatchOverflow:
+                await _write(response, b"".join(_commit_lines(commit)))
+        except (WatchOverflow, TimeoutError):
             if call.request.transport is not None:
                 call.request.transport.abort()
             raise ConnectionResetError("the reader of the watch fell behind") from None
     return response
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(WRITE_PATIENCE):
+        await response.write(data)
 
 
 def _since(call: Call) -> int | None:
