@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -103,6 +105,17 @@ class Call:
         """Wait until the store shows every write acknowledged so far; when that takes too long the answer says so."""
         if not await self.state.reads.fresh(store):
             self.request[STALE] = True
+
+    @contextmanager
+    def streaming(self) -> Iterator[None]:
+        """The answer has no end of its own while this lasts: the server breaks it off when it stops."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.state.metrics.streams.add(task)
+        try:
+            yield
+        finally:
+            self.state.metrics.streams.discard(task)
 
     async def open_stream(self, media: str) -> web.StreamResponse:
         """An answer whose body is written piece by piece; its head is sent at once."""

@@ -72,7 +72,7 @@ async def logs(call: Call) -> web.StreamResponse:
         stdout=stdout,
         stderr=stderr,
     )
-    with call.state.metrics.stream():
+    with call.streaming():
         response = await call.open_stream(stream_media(call.version, framed))
         async for line in lines:
             text = line.data + b"\n"
@@ -93,7 +93,7 @@ async def stats(call: Call) -> web.StreamResponse:
     await inventory.find(call.params["id"])
     stream = call.query.get("stream", "true") not in ("0", "false", "False")
     elements = inventory.stats(call.params["id"], stream=stream, one_shot=call.flag("one-shot", lenient=True))
-    with call.state.metrics.stream():
+    with call.streaming():
         response = await call.open_stream("application/json")
         async for element in elements:
             await response.write(encode_json(element) + b"\n")
@@ -117,7 +117,7 @@ async def wait(call: Call) -> web.StreamResponse:
     """`POST /containers/ID/wait`: the head at once, the exit code when it ended."""
     inventory = inventory_of(call)
     await inventory.find(call.params["id"])
-    with call.state.metrics.stream():
+    with call.streaming():
         response = await call.open_stream("application/json")
         await response.write(encode_json({"StatusCode": await inventory.wait(call.params["id"])}) + b"\n")
     return response

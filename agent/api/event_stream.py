@@ -42,7 +42,7 @@ async def stream(call: Call) -> web.StreamResponse:
     log = call.state.events
     log.listen_to(call.backend.store)
     now = call.backend.clock()
-    with log.subscribe() as news, call.state.metrics.stream():
+    with log.subscribe() as news, call.streaming():
         past = [event for event in log.past() if _told(event, since if since is not None else now, until, filters)]
         response = await call.open_stream("application/json")
         await response.write(b"".join(_line(event) for event in past))

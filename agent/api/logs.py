@@ -102,7 +102,7 @@ async def _write(
     timestamps, details = call.flag("timestamps", lenient=True), call.flag("details", lenient=True)
     tasks: dict[str, Task | None] = {}
     missing: list[LogsMissing] = []
-    with call.state.metrics.stream():
+    with call.streaming():
         response = await call.open_stream(stream_media(call.version, framed))
         async with aclosing(records) as lines:
             async for record in lines:

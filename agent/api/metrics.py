@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -32,22 +31,13 @@ class Metrics:
         self._monotonic = monotonic
         self.requests: Counter[tuple[str, int]] = Counter()
         """Answers by kind of route and status."""
-        self.open_streams = 0
-        """Watches, events and logs that are being read."""
+        self.streams: set[asyncio.Task[object]] = set()
+        """Who writes the watches, events and logs that are being read."""
         self._lags: Counter[float] = Counter()
         self._lag_sum = 0.0
         self._lag_count = 0
         self.worst_lag = 0.0
         """Seconds, since the last time somebody read the metrics."""
-
-    @contextmanager
-    def stream(self) -> Iterator[None]:
-        """A stream is open while this lasts."""
-        self.open_streams += 1
-        try:
-            yield
-        finally:
-            self.open_streams -= 1
 
     async def measure_lag(self) -> None:
         """Measure until cancelled: a timer that comes late says by how much the loop was held."""
@@ -83,7 +73,7 @@ class Metrics:
             yield f'swarmtui_api_requests_total{{kind="{kind}",status="{status}"}} {count}'
         yield "# HELP swarmtui_api_open_streams Watches, events and logs that are being read."
         yield "# TYPE swarmtui_api_open_streams gauge"
-        yield f"swarmtui_api_open_streams {self.open_streams}"
+        yield f"swarmtui_api_open_streams {len(self.streams)}"
 
 
 def store_lines(tx: ReadTx) -> Iterator[str]:

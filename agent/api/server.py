@@ -90,6 +90,8 @@ class ApiServer:
         self._lag.cancel()
         await asyncio.gather(self._lag, return_exceptions=True)
         await self._state.events.close()
+        for stream in self._state.metrics.streams:
+            stream.cancel()
         self._http.pre_shutdown()
         await self._http.shutdown(SHUTDOWN_PATIENCE)
         await self._state.execs.close()

@@ -42,7 +42,9 @@ async def ping(call: Call) -> web.StreamResponse:
         "Swarm": swarm_header(call.backend),
         **builder,
     }
-    return web.Response(body=b"" if call.request.method == "HEAD" else b"OK", headers=headers)
+    if call.request.method == "HEAD":
+        return web.Response(headers=headers | {"Content-Length": "0"})
+    return web.Response(body=b"OK", headers=headers)
 
 
 async def version(call: Call) -> web.StreamResponse:
@@ -157,7 +159,7 @@ async def _own_info(call: Call, swarm: dict[str, Any], warnings: list[str]) -> d
         "LoggingDriver": "json-file",
         "CgroupDriver": "none",
         "CgroupVersion": host.cgroup_version,
-        "NEventsListener": call.state.metrics.open_streams,
+        "NEventsListener": len(call.state.metrics.streams),
         "KernelVersion": platform.release(),
         "OperatingSystem": host.operating_system,
         "OSVersion": host.os_version,

@@ -52,7 +52,7 @@ async def stream(call: Call) -> web.StreamResponse:
         watch = store.watch(since=since)
     except IndexGone as error:
         raise Gone(str(error)) from None
-    with watch, call.state.metrics.stream():
+    with watch, call.streaming():
         # No await between opening the watch and taking the snapshot: together they show every change exactly once.
         index = store.index if since is None else since
         objects = store.view(_everything) if since is None else []
