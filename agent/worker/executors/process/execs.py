@@ -51,16 +51,32 @@ class ExecProcess:
         self._exited = asyncio.Lock()
 
     async def output(self) -> AsyncIterator[tuple[Stream, bytes]]:
-        """What it writes, until it closes its streams. Nothing is buffered: a slow reader makes the program wait."""
-        while self._outputs:
-            for descriptor in await readable(self._outputs):
-                data = _read(descriptor) if descriptor in self._outputs else None
-                if data:
-                    yield self._outputs[descriptor], data
-                elif data is not None:
-                    del self._outputs[descriptor]
-                    if descriptor != self._stdin:
-                        os.close(descriptor)
+        """What it writes, until it ends or closes its streams; what it leaves running in the background is not waited for.
+
+        Nothing is buffered: a slow reader makes the program wait.
+        """
+        # A second descriptor, as `wait` may wait for the first one meanwhile.
+        ended = self._answer.duplicate()
+        try:
+            while self._outputs:
+                ready = await readable([*self._outputs, ended])
+                over = ended in ready
+                for descriptor in list(self._outputs):
+                    while data := _read(descriptor):
+                        yield self._outputs[descriptor], data
+                        if not over:
+                            break
+                    if data == b"":
+                        self._end_output(descriptor)
+                if over:
+                    for descriptor in list(self._outputs):
+                        self._end_output(descriptor)
+        finally:
+            os.close(ended)
+
+    def _end_output(self, descriptor: int) -> None:
+        if self._outputs.pop(descriptor, None) is not None and descriptor != self._stdin:
+            os.close(descriptor)
 
     async def write(self, data: bytes) -> None:
         """Pass input on. BrokenPipeError when the program reads no more."""

@@ -51,6 +51,10 @@ class Answer:
         line, _, self._rest = self._rest.partition(b"\n")
         return line.decode("utf-8", "replace")
 
+    def duplicate(self) -> int:
+        """Another descriptor, the caller's, that is readable when this has something to say."""
+        return os.dup(self._descriptor)
+
     def close(self) -> None:
         """Listen no more. Idempotent."""
         if self._descriptor >= 0:

@@ -16,15 +16,15 @@ from __future__ import annotations
 # typeshed knows only the wrapper, `signal`, whose enums would add 0.9 MB to every shim.
 import _signal  # type: ignore[import-not-found]
 import _socket
-import array
 import gc
 import marshal
 import os
+import struct
 
 from agent.worker.executors.process.shim import execute, kernel, supervise
 
 MAX_DESCRIPTORS = 5
-_ITEM = array.array("i").itemsize
+_ITEM = struct.calcsize("i")
 
 
 def serve(channel: int) -> None:
@@ -45,16 +45,18 @@ def serve(channel: int) -> None:
         )
         if not data:
             return
-        descriptors = array.array("i")
+        descriptors: list[int] = []
         for level, kind, content in ancillary:
             if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-                descriptors.frombytes(content[: len(content) - len(content) % _ITEM])
+                descriptors += struct.unpack(
+                    f"{len(content) // _ITEM}i", content[: len(content) - len(content) % _ITEM]
+                )
         pid = os.fork()
         if pid == 0:
             sock.detach()
             # Replaced, not closed: a free descriptor 0 would be taken by the next file that is opened.
             os.dup2(1, channel)
-            _handle(data, list(descriptors))
+            _handle(data, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         _await(pid)
