@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -25,6 +25,10 @@ from agent.api_types.errors import ApiError, InvalidArgument
 from agent.store.store import Store
 
 T = TypeVar("T")
+O = TypeVar("O")  # noqa: E741 - an object of the store
+
+SLICE = 500
+"""Members of a list that are encoded before the loop breathes."""
 
 MAX_BODY = 4 * 1024 * 1024
 """Bytes of JSON a request may carry (gRPC's bound in SwarmKit); bodies that go to the engine have none."""
@@ -167,6 +171,17 @@ SUBJECT: web.ResponseKey[str] = web.ResponseKey("subject", str)
 def reply(value: object, status: int = 200, *, subject: str = "") -> web.Response:
     """`value` as JSON."""
     return raw_reply(encode_json(value) + b"\n", status, subject=subject)
+
+
+async def reply_list(objects: Sequence[O], shown: Callable[[O], object]) -> web.Response:
+    """A list as JSON, as `shown` makes its members; the loop breathes between slices, so that long lists hold nobody up."""
+    if len(objects) <= SLICE:
+        return reply([shown(obj) for obj in objects])
+    parts = []
+    for start in range(0, len(objects), SLICE):
+        parts.append(encode_json([shown(obj) for obj in objects[start : start + SLICE]])[1:-1])
+        await asyncio.sleep(0)
+    return raw_reply(b"[" + b",".join(parts) + b"]\n")
 
 
 def raw_reply(body: bytes, status: int = 200, *, subject: str = "") -> web.Response:

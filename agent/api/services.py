@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 from msgspec.structs import replace
 
-from agent.api.call import Call, done, reply
+from agent.api.call import Call, done, reply, reply_list
 from agent.api.conversion import accept_service_spec
 from agent.api.filters import Filters
 from agent.api.lookup import find_network, find_service, manager_store
@@ -48,11 +48,14 @@ async def list_services(call: Call) -> web.StreamResponse:
     status = call.flag("status")
     await call.fresh(store)
 
-    def shown(tx: ReadTx) -> list[Service]:
-        found = sorted((service for service in tx.all(Service) if _matches(filters, service)), key=lambda s: s.id)
-        return [service_view(service, status=count_tasks(tx, service) if status else None) for service in found]
+    found = store.view(lambda tx: [service for service in tx.all(Service) if _matches(filters, service)])
+    found.sort(key=lambda service: service.id)
 
-    return reply(store.view(shown))
+    def shown(service: Service) -> Service:
+        counts = store.view(lambda tx: count_tasks(tx, service)) if status else None
+        return service_view(service, status=counts)
+
+    return await reply_list(found, shown)
 
 
 def _matches(filters: Filters, service: Service) -> bool:

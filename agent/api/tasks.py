@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from aiohttp import web
 from msgspec.structs import replace
 
-from agent.api.call import Call, reply
+from agent.api.call import Call, reply, reply_list
 from agent.api.filters import Filters
 from agent.api.lookup import find_node, find_service, find_task, manager_store, task_name
 from agent.api.views import task_view
@@ -26,9 +26,9 @@ async def list_tasks(call: Call) -> web.StreamResponse:
     wanted_states = _states(filters)
     await call.fresh(store)
 
-    def shown(tx: ReadTx) -> list[Task]:
-        services = frozenset(find_service(tx, wanted).id for wanted in filters.get("service"))
-        nodes = frozenset(find_node(tx, wanted).id for wanted in filters.get("node"))
+    def wanted(tx: ReadTx) -> list[Task]:
+        services = frozenset(find_service(tx, named).id for named in filters.get("service"))
+        nodes = frozenset(find_node(tx, named).id for named in filters.get("node"))
         found = [
             task
             for task in _candidates(tx, services, nodes)
@@ -39,10 +39,9 @@ async def list_tasks(call: Call) -> web.StreamResponse:
         ]
         if filters.get("_up-to-date"):
             found = [task for task in found if is_up_to_date(tx, task)]
-        found.sort(key=lambda task: task.id)
-        return [task_view(task) for task in found]
+        return sorted(found, key=lambda task: task.id)
 
-    return reply(store.view(shown))
+    return await reply_list(store.view(wanted), task_view)
 
 
 def _states(filters: Filters) -> frozenset[TaskState]:
