@@ -105,6 +105,8 @@ class Engine:
                     f"the Docker Engine at {self.address} cannot be reached: {error.message}"
                 ) from None
             raise EngineError(error.status, error.message) from None
+        except aiohttp.ClientPayloadError:
+            raise EngineUnavailable(f"the Docker Engine at {self.address} broke off its answer") from None
         except (aiohttp.ClientError, ConnectionError) as error:
             raise EngineUnavailable(
                 f"the Docker Engine at {self.address} went away: {error or type(error).__name__}"
