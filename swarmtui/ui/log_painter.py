@@ -49,14 +49,20 @@ class LogPainter:
         """Cells scrolled to the right, when not wrapped."""
         self.label_cells = 0
         """Cells of the widest name so far."""
+        self.brief = False
+        """The window is narrow: times without thousandths."""
         self._style = style
         self._clock = clock
         self._labels: dict[str, tuple[str, int]] = {}
 
     @property
+    def _time_cells(self) -> int:
+        return {Times.OFF: 0, Times.ABSOLUTE: 8 if self.brief else 12, Times.RELATIVE: 4}[self.times]
+
+    @property
     def prefix_cells(self) -> int:
         """Cells before the text of a line."""
-        cells = {Times.OFF: 0, Times.ABSOLUTE: 13, Times.RELATIVE: 5}[self.times]
+        cells = self._time_cells + (self._time_cells > 0)
         return cells + (self.label_cells + 3 if self.label_cells else 0)
 
     def forget(self) -> None:
@@ -98,8 +104,7 @@ class LogPainter:
         segments: list[Segment] = []
         if self.times is not Times.OFF:
             text = "" if inside else self._time(line.timestamp)
-            cells = 12 if self.times is Times.ABSOLUTE else 4
-            segments.append(Segment(f"{text:>{cells}} ", self._style("time")))
+            segments.append(Segment(f"{text:>{self._time_cells}} ", self._style("time")))
         name, colour = self.learn(line.source) if line.source else ("", 1)
         if self.label_cells:
             shown = fitted("" if inside else name, self.label_cells, cut=self.glyphs["cut"])
@@ -113,7 +118,8 @@ class LogPainter:
         if self.times is Times.RELATIVE:
             return age(self._clock() - timestamp / 1e9)
         seconds, rest = divmod(timestamp, 1_000_000_000)
-        return time.strftime("%H:%M:%S", time.localtime(seconds)) + f".{rest // 1_000_000:03d}"
+        clock = time.strftime("%H:%M:%S", time.localtime(seconds))
+        return clock if self.brief else f"{clock}.{rest // 1_000_000:03d}"
 
     def _visible(self, text: str, inside: int, cells: int) -> str:
         """The part of a line's text that is on one row."""

@@ -108,6 +108,10 @@ class ThemedApp(App[None]):
         """Variables for themes that do not set them."""
         return VARIABLES
 
+    def get_theme(self, theme_name: str) -> Theme | None:
+        """One look-up: Textual asks for the theme with every line that is drawn."""
+        return self._registered_themes.get(theme_name) or super().get_theme(theme_name)
+
     def _wear(self, name: str) -> None:
         if name not in self._registered_themes:
             paths = available()

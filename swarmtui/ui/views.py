@@ -92,7 +92,7 @@ def nodes(glyphs: GlyphSet, now: Now) -> TableSpec:
             sort=attrgetter("tasks_running"), right=True,
             tone=lambda row: Tone.PLAIN if row.tasks_running == row.tasks_wanted else Tone.BUSY,
         ),
-        Column("address", "ADDRESS", attrgetter("address"), minimum=9),
+        Column("address", "ADDRESS", attrgetter("address"), minimum=15),
         Column(
             "cpu", "CPU", lambda row: share(row.reserved_nano_cpus, row.nano_cpus, cores),
             sort=attrgetter("nano_cpus"), right=True,

@@ -18,6 +18,7 @@ from swarmtui.docker_api.answers import Created
 from swarmtui.docker_api.errors import ApiError, ConnectionFailed, NotFound, OutOfSequence
 from swarmtui.docker_api.types import Info, Node, Service, Task
 from swarmtui.docker_api.watch import TABLES, WatchLine
+from swarmtui.playground.session import PlaygroundError
 
 START = 1_800_000_000
 """The fake's time of day, seconds since 1970."""
@@ -113,6 +114,7 @@ class FakeCluster:
                     "TaskTemplate": {"ContainerSpec": {"Image": image}, "ForceUpdate": 0},
                     "Mode": {"Replicated": {"Replicas": replicas}},
                     "EndpointSpec": {"Ports": ports},
+                    "UpdateConfig": {"Parallelism": 1, "Monitor": 1_000_000},
                 },
                 "Endpoint": {"Spec": {"Ports": ports}, "Ports": ports},
             },
@@ -172,7 +174,7 @@ class FakeCluster:
 class FakeStream:
     """A log's body: records framed and escaped as an engine does."""
 
-    content_type = "application/vnd.docker.raw-stream" * 0 + "application/vnd.docker.multiplexed-stream"
+    content_type = "application/vnd.docker.multiplexed-stream"
 
     def __init__(self, cluster: FakeCluster, tasks: set[str], service: str, follow: bool) -> None:
         self._cluster = cluster
@@ -180,9 +182,9 @@ class FakeStream:
         self._service = service
         self._follow = follow
         self._queue: asyncio.Queue[tuple[str, float, str]] = asyncio.Queue()
-        for task in sorted(tasks):
-            for seconds, text in cluster.logs.get(task, []):
-                self._queue.put_nowait((task, seconds, text))
+        past = [(seconds, task, text) for task in tasks for seconds, text in cluster.logs.get(task, [])]
+        for seconds, task, text in sorted(past):
+            self._queue.put_nowait((task, seconds, text))
         cluster.log_waiters.append(self._queue)
 
     async def read(self) -> bytes:
@@ -373,6 +375,58 @@ class FakeClient:
     async def task_logs(self, task: str, query: Any) -> AsyncIterator[FakeStream]:
         self._find("tasks", task)
         yield FakeStream(self.cluster, {task}, "", query.follow)
+
+
+class FakeInstance:
+    """An instance of a playground."""
+
+    def __init__(self, number: int, role: str) -> None:
+        self.name = f"node{number}"
+        self.role = role
+        self.address = f"127.77.{number}.1"
+        self.docker_host = f"unix:///run/playground/{self.name}/docker.sock"
+        self.pid = 1000 + number
+        self.agent_pid = 2000 + number
+        self.state = "running"
+
+
+class FakeTier:
+    tier = "loopback"
+    reason = "no namespaces: not root"
+
+
+class FakePlayground:
+    """A playground's session of five instances."""
+
+    limit = 6
+    tier = FakeTier()
+
+    def __init__(self) -> None:
+        self.instances = [FakeInstance(number, "manager" if number == 1 else "worker") for number in range(1, 6)]
+        self.expires_at = datetime.fromtimestamp(START + 3 * 3600 + 57 * 60 + 42, UTC)
+        self.callbacks: list[Any] = []
+        self.problem = ""
+
+    def subscribe(self, callback: Any) -> Any:
+        self.callbacks.append(callback)
+        return lambda: self.callbacks.remove(callback)
+
+    def tell(self) -> None:
+        for callback in list(self.callbacks):
+            callback(object())
+
+    async def add(self) -> object:
+        if self.problem:
+            raise PlaygroundError(self.problem)
+        self.instances.append(FakeInstance(len(self.instances) + 1, "worker"))
+        self.tell()
+        return self.instances[-1]
+
+    async def remove(self, name: str) -> None:
+        if self.problem:
+            raise PlaygroundError(self.problem)
+        self.instances = [one for one in self.instances if one.name != name]
+        self.tell()
 
 
 def shop() -> FakeCluster:

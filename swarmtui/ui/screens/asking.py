@@ -7,11 +7,13 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual.screen import Screen
+from textual.widget import Widget
 
-from swarmtui.ui.widgets.log_view import LogView
+if TYPE_CHECKING:
+    from swarmtui.ui.widgets.log_view import LogView
 
 
 class AskingScreen(Screen[Any]):
@@ -42,9 +44,20 @@ class AskingScreen(Screen[Any]):
 
         if not self.query(PromptBar):
             wanted = Purpose(purpose)
-            self.mount(
-                PromptBar(wanted, text, self.suggest if wanted is Purpose.COMMAND else _nothing, self.typed(purpose))
-            )
+            suggest = self.suggest if wanted is Purpose.COMMAND else _nothing
+            self.prompt_home().mount(PromptBar(wanted, text, suggest, self.typed(purpose)), before=self.prompt_before)
+
+    prompt_before = "#keys"
+    """What the prompt stands above: the line of keys at the bottom."""
+
+    def prompt_home(self) -> Widget:
+        """What the prompt is mounted in."""
+        return self
+
+    def _logs(self) -> Sequence[LogView]:
+        from swarmtui.ui.widgets.log_view import LogView
+
+        return list(self.query(LogView))
 
     def typed(self, purpose: str) -> Sequence[str]:
         """What was typed for that purpose before, the oldest first."""
@@ -58,7 +71,7 @@ class AskingScreen(Screen[Any]):
 
     def on_prompt_bar_changed(self, message: Any) -> None:
         """Filters of logs and searches apply while they are typed."""
-        for view in self.query(LogView):
+        for view in self._logs():
             if message.purpose == "search":
                 view.set_search(message.text)
             elif message.purpose == "only":
@@ -67,14 +80,14 @@ class AskingScreen(Screen[Any]):
     async def on_prompt_bar_done(self, message: Any) -> None:
         """Enter."""
         await self.close_prompt()
-        for view in self.query(LogView):
+        for view in self._logs():
             if message.purpose in ("search", "only"):
                 view.focus()
 
     async def on_prompt_bar_left(self, message: Any) -> None:
         """Escape: the search or the filter ends."""
         await self.close_prompt()
-        for view in self.query(LogView):
+        for view in self._logs():
             if message.purpose == "search":
                 view.set_search("")
             elif message.purpose == "only":

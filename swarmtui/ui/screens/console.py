@@ -21,7 +21,6 @@ from swarmtui.ui.ports import PlaygroundPort
 from swarmtui.ui.screens.asking import AskingScreen
 from swarmtui.ui.views import TableSpec, labels_of, nodes, services, tasks
 from swarmtui.ui.widgets.chrome import Banner, Footer, Header
-from swarmtui.ui.widgets.log_view import LogView
 from swarmtui.ui.widgets.resource_table import ResourceTable
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from swarmtui.model.summary import ClusterSummary
     from swarmtui.ui.screens.playground import PlaygroundView
     from swarmtui.ui.session import ClusterSession
+    from swarmtui.ui.widgets.log_view import LogView
 
 KINDS = {"nodes": "node", "services": "service", "tasks": "task"}
 """A view to the kind of its objects."""
@@ -47,13 +47,17 @@ class ConsoleScreen(AskingScreen):
     DEFAULT_CSS = """
     ConsoleScreen { layout: vertical; background: $background; }
     ConsoleScreen #body { height: 1fr; }
-    ConsoleScreen #views { width: 3fr; height: 1fr; }
-    ConsoleScreen ResourceTable, ConsoleScreen LogView { border: round $border-blurred; border-title-color: $foreground;
+    ConsoleScreen #views { width: 5fr; height: 1fr; }
+    ConsoleScreen ResourceTable, ConsoleScreen #log { border: round $border-blurred; border-title-color: $foreground;
         border-title-style: bold; border-subtitle-color: $text-muted; padding: 0; }
-    ConsoleScreen ResourceTable:focus, ConsoleScreen LogView:focus { border: round $border; border-title-color: $accent; }
-    ConsoleScreen #log { width: 2fr; height: 1fr; }
-    ConsoleScreen.-narrow ResourceTable, ConsoleScreen.-narrow LogView { border: none; border-top: solid $border-blurred; }
-    ConsoleScreen.-narrow ResourceTable:focus, ConsoleScreen.-narrow LogView:focus { border: none; border-top: solid $border; }
+    ConsoleScreen ResourceTable:focus, ConsoleScreen #log:focus { border: round $border; border-title-color: $accent; }
+    ConsoleScreen #log, ConsoleScreen #log-place { width: 4fr; height: 1fr; }
+    ConsoleScreen #log-place { border: round $border-blurred; }
+    ConsoleScreen.-narrow ResourceTable, ConsoleScreen.-narrow #log { border: none; border-top: solid $border-blurred; }
+    ConsoleScreen.-narrow ResourceTable:focus, ConsoleScreen.-narrow #log:focus { border: none; border-top: solid $border; }
+    ConsoleScreen.-narrow #instance { border: none; border-top: solid $border-blurred; width: 1fr; height: 10; }
+    ConsoleScreen.-narrow #instances { width: 1fr; height: 1fr; }
+    ConsoleScreen.-narrow #playground-panes { layout: vertical; }
     ConsoleScreen.-production #body { border: heavy $production; }
     """
 
@@ -94,12 +98,11 @@ class ConsoleScreen(AskingScreen):
         self.header.views = [(view, self._keys_of(BY_ID[f"view.{view}"])[0]) for view in views]
         self.banner = Banner(glyphs)
         """Trouble with the connection."""
-        self.footer = Footer(keys_of)
+        self.footer = Footer(keys_of, id="keys")
         """The keys that work here."""
         self.tables: dict[str, ResourceTable[Any]] = {}
         """The tables by view; made when they are first shown."""
-        self.log_view = LogView(glyphs=glyphs, clock=now, name_of=self._replica_name, id="log")
-        """The one log: alone, or beside a table."""
+        self._log: LogView | None = None
         self._split: bool | None = None
         self._log_target: tuple[str, str] = ("", "")
         self._log_since = 0
@@ -119,14 +122,37 @@ class ConsoleScreen(AskingScreen):
         with Horizontal(id="body"):
             with Container(id="views"):
                 yield self._table("services")
-            yield self.log_view
+            # Only its frame: the log comes after the first paint.
+            yield Container(id="log-place")
         yield self.footer
 
     def on_mount(self) -> None:
         """The first place, and a tick a second."""
         self._table("services").empty_text = "connecting ..."
+        self.query_one("#log-place").display = self.split
         self.set_interval(1, self._tick)
+        self._name_place()
+        self.call_after_refresh(self._begin)
+
+    async def _begin(self) -> None:
+        """After the first paint: the log."""
+        await self.query_one("#log-place").remove()
+        await self.query_one("#body").mount(self.log_view)
         self._show()
+
+    @property
+    def log_view(self) -> LogView:
+        """The one log: alone, or beside a table. Made when it is first needed."""
+        if self._log is None:
+            from swarmtui.ui.widgets.log_view import LogView
+
+            self._log = LogView(glyphs=self.glyphs, clock=self._now, name_of=self._replica_name, id="log")
+        return self._log
+
+    @property
+    def log_focused(self) -> bool:
+        """Whether keys go to the log."""
+        return self._log is not None and self.focused is self._log
 
     def _table(self, view: str) -> ResourceTable[Any]:
         table = self.tables.get(view)
@@ -146,7 +172,8 @@ class ConsoleScreen(AskingScreen):
         for table in self.tables.values():
             if table.display:
                 table.tick()
-        self.log_view.tick()
+        if self._log is not None:
+            self._log.tick()
         if self._playground_view is not None:
             self._playground_view.tick()
             from swarmtui.ui.text import countdown
@@ -240,7 +267,7 @@ class ConsoleScreen(AskingScreen):
     @property
     def scopes(self) -> list[Scope]:
         """The scopes whose keys work here, the nearest first."""
-        if isinstance(self.focused, LogView) or self.place.view == "logs":
+        if self.log_focused or self.place.view == "logs":
             return [Scope.LOG, Scope.APP]
         own = {"nodes": Scope.NODES, "services": Scope.SERVICES, "tasks": Scope.TASKS}.get(
             self.place.view, Scope.PLAYGROUND
@@ -261,7 +288,9 @@ class ConsoleScreen(AskingScreen):
         self._show()
 
     def _show(self) -> None:
-        """Makes the screen what the place says."""
+        """Makes the screen what the place says; before the log is there `_begin` does it."""
+        if self._log is None or not self._log.is_attached:
+            return
         place = self.place
         if place.view in self._specs:
             self._mount_once(self._table(place.view))
@@ -312,6 +341,10 @@ class ConsoleScreen(AskingScreen):
             return self.session is not None and self.session.history.undoable is not None
         if action.id == "app.back":
             return self.trail.depth > 0
+        if action.id.startswith("object.") and self.place.view not in KINDS:
+            return False
+        if action.id == "object.logs" and self.place.view == "nodes":
+            return False
         return not (self.readonly and action.danger is not Danger.NONE)
 
     def on_descendant_focus(self) -> None:
@@ -320,7 +353,7 @@ class ConsoleScreen(AskingScreen):
 
     def on_resize(self) -> None:
         """A terminal that became wide or narrow."""
-        if self.is_mounted:
+        if self._log is not None and self._log.is_mounted:
             self._show()
 
     def on_header_chosen(self, message: Header.Chosen) -> None:
@@ -358,7 +391,9 @@ class ConsoleScreen(AskingScreen):
             words += [
                 self.session.name_of(k, i) for k, i in (("service", self.place.service), ("node", self.place.node)) if i
             ]
-        table.border_title = Content(" · ".join(words)).markup
+        narrow = self.has_class("-narrow")
+        # A narrow screen has no lower edge to write on.
+        table.border_title = Content(" · ".join(words) + (f"  {'  '.join(parts)}" if narrow else "")).markup
         table.border_subtitle = Content("  ".join(parts)).markup
 
     def on_resource_table_changed(self, message: ResourceTable.Changed) -> None:
@@ -451,8 +486,9 @@ class ConsoleScreen(AskingScreen):
         words = ["logs"]
         if object_id and self.session is not None:
             words.append(self.session.name_of(kind, object_id))
-        self.log_view.border_title = Content(" · ".join(words)).markup
-        self.log_view.border_subtitle = Content("  ".join(self.log_view.status)).markup
+        status, narrow = "  ".join(self.log_view.status), self.has_class("-narrow")
+        self.log_view.border_title = Content(" · ".join(words) + (f"  {status}" if narrow else "")).markup
+        self.log_view.border_subtitle = Content(status).markup
 
     def on_log_view_status_changed(self, message: LogView.StatusChanged) -> None:
         """What the log is doing, in its frame."""

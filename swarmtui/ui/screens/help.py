@@ -4,36 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from rich.table import Table
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
-from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from swarmtui.ui.actions import ACTIONS, Action, Danger, Scope, bindings, key_label
 
 
-def help_text(scopes: Sequence[Scope], keys_of: Callable[[Action], Sequence[str]]) -> Content:
-    """What is possible, the scopes that apply where one is first; keys, command, sentence."""
-    ordered = [*scopes, *(scope for scope in Scope if scope not in scopes)]
-    parts: list[Content | str | tuple[str, str]] = []
-    for scope in ordered:
-        parts.append((f"{scope.value.upper()}\n", "bold $accent"))
+def help_rows(scopes: Sequence[Scope], keys_of: Callable[[Action], Sequence[str]]) -> list[tuple[str, str, str]]:
+    """Keys, command, sentence; the scopes that apply where one is come first. A row of a heading has only keys."""
+    rows: list[tuple[str, str, str]] = []
+    for scope in [*scopes, *(scope for scope in Scope if scope not in scopes)]:
+        rows += [("", "", "")] if rows else []
+        rows.append((scope.value.upper(), "", ""))
         for action in ACTIONS:
-            if action.scope is not scope:
-                continue
-            keys = " ".join(key_label(key) for key in keys_of(action))
-            command = f":{action.names[0]}" if action.names else ""
-            parts.append((f"  {keys:<12}", "bold"))
-            parts.append((f" {command:<12} ", "$text-muted"))
-            parts.append(action.help)
-            if action.arguments:
-                parts.append((f" {action.arguments}", "$text-muted"))
-            if action.danger is not Danger.NONE:
-                parts.append((" (shown before it is done)", "$text-warning"))
-            parts.append("\n")
-        parts.append("\n")
-    return Content.assemble(*parts)
+            if action.scope is scope:
+                keys = " ".join(key_label(key) for key in keys_of(action))
+                command = f":{action.names[0]}" if action.names else ""
+                note = "" if action.danger is Danger.NONE else " Shown before it is done."
+                rows.append(
+                    (keys, command, f"{action.help}{note}" + (f"  {action.arguments}" if action.arguments else ""))
+                )
+    return rows
+
+
+def help_table(rows: Sequence[tuple[str, str, str]]) -> Table:
+    """The rows as a table that wraps its last column."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, style="bold", min_width=13)
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    for keys, command, sentence in rows:
+        table.add_row(Text(keys), Text(command, "italic"), Text(sentence))
+    return table
 
 
 class HelpScreen(ModalScreen[None]):
@@ -58,7 +64,7 @@ class HelpScreen(ModalScreen[None]):
         with Vertical() as frame:
             frame.border_title = " help: keys, commands after :, and what they do "
             with VerticalScroll():
-                yield Static(help_text(self._scopes, self._keys_of))
+                yield Static(help_table(help_rows(self._scopes, self._keys_of)))
 
     def action_dialog_leave(self) -> None:
         """Closes it."""
@@ -70,4 +76,4 @@ class HelpScreen(ModalScreen[None]):
 
     def action_dialog_copy(self) -> None:
         """Copies all of it."""
-        self.app.copy_to_clipboard(help_text(self._scopes, self._keys_of).plain)
+        self.app.copy_to_clipboard("\n".join("\t".join(row) for row in help_rows(self._scopes, self._keys_of)))

@@ -11,7 +11,6 @@ from swarmtui.ui.actions import BY_ID, Action, Danger, Scope, bindings
 from swarmtui.ui.navigation import Place
 from swarmtui.ui.screens.console import KINDS, ConsoleScreen
 from swarmtui.ui.widgets.chrome import Footer
-from swarmtui.ui.widgets.log_view import LogView
 
 if TYPE_CHECKING:
     from swarmtui.operations.base import Operation
@@ -174,7 +173,7 @@ class MainScreen(ConsoleScreen):
     def action_app_back(self) -> None:
         """Back: a filter first, then marks, then the place before."""
         table = self.table
-        if isinstance(self.focused, LogView) and self.place.view != "logs":
+        if self.log_focused and self.place.view != "logs":
             self._focus_place()
         elif table is not None and self.place.view != "logs" and table.data.filter.text:
             table.set_filter("")
@@ -210,7 +209,7 @@ class MainScreen(ConsoleScreen):
     def action_app_pane(self) -> None:
         """Table and log in turn."""
         if self.log_view.display and self.place.view != "logs":
-            (self._focus_place if isinstance(self.focused, LogView) else self.log_view.focus)()
+            (self._focus_place if self.log_focused else self.log_view.focus)()
 
     def action_app_split(self) -> None:
         """Logs beside the table, or not."""
@@ -241,10 +240,14 @@ class MainScreen(ConsoleScreen):
 
     # tables
 
-    def action_view_filter(self) -> None:
-        """Filters while typing."""
-        if self.table is not None:
+    def action_view_filter(self, text: str = "") -> None:
+        """Filters by the text, or while typing."""
+        if self.table is None:
+            return
+        if not text:
             self.ask("/", self.table.data.filter.text)
+        elif problem := self.table.set_filter(text):
+            self.notify(problem, severity="warning", timeout=4)
 
     def action_view_columns(self) -> None:
         """Which columns are shown."""

@@ -93,9 +93,6 @@ class PlaygroundView(Vertical):
     PlaygroundView #instances { width: 2fr; min-width: 40; }
     PlaygroundView #instance { width: 3fr; height: 1fr; border: round $border-blurred; padding: 0 1;
         border-title-color: $accent; border-title-style: bold; }
-    .-narrow PlaygroundView Horizontal { layout: vertical; }
-    .-narrow PlaygroundView #instances { width: 1fr; height: 1fr; }
-    .-narrow PlaygroundView #instance { width: 1fr; height: 9; border: none; border-top: solid $border-blurred; }
     """
 
     def __init__(
@@ -120,7 +117,7 @@ class PlaygroundView(Vertical):
     def compose(self) -> ComposeResult:
         """Session, instances, instance."""
         yield Static("", id="session")
-        with Horizontal():
+        with Horizontal(id="playground-panes"):
             yield self.table
             yield Static("", id="instance")
 

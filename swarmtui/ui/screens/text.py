@@ -8,6 +8,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Static
 
 from swarmtui.ui.actions import Scope, bindings
@@ -54,6 +55,10 @@ class TextScreen(AskingScreen, ModalScreen[None]):
         view.painter.wrapped = self._wrapped
         view.write([Line(0, line, "") for line in self._lines])
         view.focus()
+
+    def prompt_home(self) -> Widget:
+        """Inside the frame."""
+        return self.query_one(Vertical)
 
     def action_dialog_leave(self) -> None:
         """Closes it."""

@@ -28,6 +28,8 @@ from swarmtui.ui.text import fitted, safe
 
 FLUSH_SECONDS = 1 / 25
 """Lines that arrive within this time are taken in together; each time costs one repaint."""
+BRIEF_CELLS = 75
+"""A window that is narrower shows times to the second."""
 SOON = 0.001
 """The pause between two slices of filtering, wrapping or searching: the loop serves others."""
 
@@ -223,7 +225,7 @@ class LogView(ScrollView, can_focus=True):
 
     def on_resize(self, event: events.Resize) -> None:
         """Wrapped lines are laid out anew."""
-        del event
+        self.painter.brief = event.size.width < BRIEF_CELLS
         self._rewrap()
         self._relayout()
 

@@ -28,7 +28,7 @@ class PromptBar(Horizontal):
     """One line of input with what it may become above its end."""
 
     DEFAULT_CSS = """
-    PromptBar { dock: bottom; height: 1; background: $surface; margin-bottom: 1; }
+    PromptBar { height: 1; background: $surface; }
     PromptBar > #prompt-sign { width: auto; padding: 0 0 0 1; color: $accent; text-style: bold; }
     PromptBar > Input { width: 1fr; height: 1; border: none; padding: 0 1 0 0; background: $surface; color: $foreground; }
     PromptBar > Input:focus { border: none; background: $surface; }
@@ -64,7 +64,8 @@ class PromptBar(Horizontal):
 
     def compose(self) -> ComposeResult:
         """Sign, input, hint."""
-        yield Static(Content(self.purpose.value), id="prompt-sign")
+        sign = self.purpose.value
+        yield Static(Content(sign if len(sign) == 1 else f"{sign} "), id="prompt-sign")
         yield Input(self._start, select_on_focus=False, compact=True)
         yield Static("", id="prompt-hint")
 
