@@ -15,11 +15,10 @@ import click
 
 from swarmtui.playground import agents, report
 from swarmtui.playground.addresses import LAST_NUMBER, NoFreeSubnet, instance_name
+from swarmtui.playground.changes import Change, ChangeKind
 from swarmtui.playground.places import UnusableBase
 from swarmtui.playground.session import (
     DEFAULT_NODES,
-    Change,
-    ChangeKind,
     Options,
     PlaygroundError,
     PlaygroundSession,

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from swarmtui.playground import cgroups, kernel
+from swarmtui.playground.links import ip
 from swarmtui.playground.wire import Gone, Message, Wire
 
 ENGINE_CONFIGURATION = "/etc/docker/daemon.json"
@@ -168,8 +169,7 @@ def make_machine(settings: Settings) -> None:
 
 def set_up_network(settings: Settings) -> None:
     """Address and links; the keeper has put eth0 here before it sent the settings."""
-    commands = ["link set lo up", f"address add {settings.address} dev eth0", "link set eth0 up"]
-    subprocess.run(["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True, capture_output=True)
+    ip("link set lo up", f"address add {settings.address} dev eth0", "link set eth0 up")
 
 
 def _lay_over_etc(settings: Settings) -> None:

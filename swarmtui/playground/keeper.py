@@ -20,12 +20,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swarmtui.playground import cgroups, kernel
+from swarmtui.playground import cgroups, kernel, links
 from swarmtui.playground.instance_init import Settings, end_descendants
 from swarmtui.playground.places import ProcessMark, Record, base_lock, leave_base
 from swarmtui.playground.wire import Gone, Message, Wire
@@ -98,7 +97,8 @@ class Keeper:
         try:
             self._mark(os.getpid())
             if self._configuration.isolated:
-                self._make_network()
+                link = self._record.host_link or ""
+                links.make_switch(link, self._configuration.host_address, os.getppid())
             self._wire.send({"event": "up"})
             while self._closing is None and not self._told_to_leave:
                 for key, _events in self._selector.select():
@@ -184,7 +184,7 @@ class Keeper:
         if self._configuration.isolated:
             port = self._port(name)
             try:
-                ip(f"link add {port} type veth peer name eth0 netns {pid}", f"link set {port} master bridge up")
+                links.plug_in(port, pid)
             except subprocess.CalledProcessError:
                 instance.starting = None
                 self._kill(instance)
@@ -309,7 +309,7 @@ class Keeper:
                 self._selector.unregister(instance.wire)
         instance.wire.close()
         if self._configuration.isolated:
-            delete_link(self._port(instance.name))
+            links.delete_link(self._port(instance.name))
         left = cgroups.remove(self._hierarchies, self._session, instance.name)
         self._record.processes = [mark for mark in self._record.processes if mark.pid != instance.pid]
         self._record.write(self._folder)
@@ -331,29 +331,6 @@ class Keeper:
             self._record.processes.append(ProcessMark(pid, start_time))
             self._record.write(self._folder)
 
-    # The network
-
-    def _make_network(self) -> None:
-        host = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        kernel.unshare(kernel.CLONE_NEWNET)
-        filtering = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
-        if filtering.exists():
-            filtering.write_text("0")
-        link = self._record.host_link
-        ip(
-            "link set lo up",
-            "link add bridge type bridge",
-            "link set bridge up",
-            f"link add uplink type veth peer name {link} netns {os.getppid()}",
-            "link set uplink master bridge up",
-        )
-        ip(
-            f"address add {self._configuration.host_address} dev {link}",
-            f"link set {link} up",
-            enter=lambda: kernel.enter_namespace(host, kernel.CLONE_NEWNET),
-        )
-        os.close(host)
-
     # The end
 
     def _close(self) -> None:
@@ -367,7 +344,7 @@ class Keeper:
         self._end_orphans()
         left = cgroups.remove(self._hierarchies, self._session)
         if self._configuration.isolated:
-            delete_link("uplink")
+            links.remove_uplink()
         if not left:
             base = self._folder.parent
             with base_lock(base):
@@ -377,23 +354,6 @@ class Keeper:
             answer = {"error": f"processes remain in {', '.join(left)}"} if left else {}
             self._wire.send({"id": self._closing, **answer})
         self._wire.close()
-
-
-def ip(*commands: str, enter: Callable[[], None] | None = None) -> None:
-    """Run `ip` with a batch of commands, in this process's network namespace or in the one that `enter` moves to."""
-    subprocess.run(
-        ["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True, capture_output=True, preexec_fn=enter
-    )
-
-
-def delete_link(name: str) -> None:
-    """Delete a link of this network namespace, and with it its other end.
-
-    The kernel takes the links of a namespace that has ended in its own time; after this they are gone.
-    """
-    if name in [known for _index, known in socket.if_nameindex()]:
-        # It may have gone between the two lines, which is what was wanted.
-        subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
 
 
 def _text(error: Exception) -> str:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol, TextIO
 
+from swarmtui.playground.booting import Step
 from swarmtui.playground.clock import countdown
 from swarmtui.playground.instance import Instance
-from swarmtui.playground.session import PlaygroundSession, Step
+from swarmtui.playground.session import PlaygroundSession
 
 
 class Shown(Protocol):

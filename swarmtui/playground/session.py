@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 
 from swarmtui.docker_api.errors import ApiError, EngineError
 from swarmtui.playground import agents, engine, forming
-from swarmtui.playground.addresses import LAST_NUMBER, hosts_file, instance_name
+from swarmtui.playground.addresses import LAST_NUMBER, instance_name
+from swarmtui.playground.booting import Booting, Step
+from swarmtui.playground.changes import Change, ChangeKind
 from swarmtui.playground.clock import DEFAULT_LENGTH, Now, SessionClock, utc_now
 from swarmtui.playground.instance import Instance, InstanceState, Role
 from swarmtui.playground.keeper import Configuration
@@ -25,7 +26,6 @@ from swarmtui.playground.tier import AUTO, Choice, Tier, search_path
 from swarmtui.playground.wire import Message
 
 DEFAULT_NODES = 5
-_FIRST_ANSWER = 60.0
 _ALL_READY = 60.0
 
 
@@ -33,42 +33,8 @@ class PlaygroundError(Exception):
     """Something could not be done; the text says what, to which instance, and what to do."""
 
 
-class EngineFailed(PlaygroundError):
-    """The private engine of an instance did not start."""
-
-
-class Step(StrEnum):
-    """What has been done for an instance, in this order."""
-
-    MACHINE = "machine"
-    ENGINE = "engine"
-    AGENT = "agent"
-    CLUSTER = "in the cluster"
-    READY = "ready"
-
-
 Progress = Callable[[str, Step, float], None]
 """Called with the instance's name, the step that is done, and seconds since the start."""
-
-
-class ChangeKind(StrEnum):
-    """What changed in a session."""
-
-    ADDED = "added"
-    CHANGED = "changed"
-    REMOVED = "removed"
-    WARNING = "warning"
-    EXTENDED = "extended"
-    OVER = "over"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What subscribers are told: `instance` for the first three kinds, a text for people for the others."""
-
-    kind: ChangeKind
-    instance: Instance | None = None
-    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +61,12 @@ class PlaygroundSession:
         self._clock = SessionClock.starting(options.length, now)
         self._instances: dict[str, Instance] = {}
         self._callbacks: list[Callable[[Change], None]] = []
-        self._endings: dict[tuple[str, str], asyncio.Future[str]] = {}
         self._last_number = 0
         self._ground: Ground | None = None
         self._keeper: KeeperLink | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._started_at = 0.0
-        self._environment: dict[str, str] = {}
+        self._booting: Booting
         self.over = asyncio.Event()
         """Set when the time is up or the keeper is gone: leave the session then."""
         self.ending = ""
@@ -165,9 +130,9 @@ class PlaygroundSession:
         self._started_at = asyncio.get_running_loop().time()
         try:
             await self._open(self._options.tier)
-        except EngineFailed as error:
+        except engine.EngineFailed as error:
             if self._options.tier != AUTO:
-                raise
+                raise PlaygroundError(str(error)) from error
             # Installed is not the same as usable: its kernel may lack what engines need. There is a tier that needs less.
             await self._open(Tier.NAMESPACES, f"the engine that is installed does not start in an instance: {error}")
         self._watch_clock()
@@ -239,7 +204,8 @@ class PlaygroundSession:
             if instance.state is InstanceState.STOPPED:
                 await self._start(instance)
             else:
-                await self._start_agent(instance)
+                await self._booting.start_agent(instance)
+                self._settle(instance)
         except BaseException as error:
             raise self._explained(error) from error
 
@@ -253,7 +219,7 @@ class PlaygroundSession:
         """Let a frozen instance go on."""
         instance = self._named(name)
         await self._asked(self._link.freeze(name, False))
-        self._set_state(instance, InstanceState.RUNNING if instance.agent_pid else InstanceState.WITHOUT_AGENT)
+        self._settle(instance)
 
     # How it is done
 
@@ -275,15 +241,16 @@ class PlaygroundSession:
         if reason:
             self._ground.choice = replace(self._ground.choice, reason=reason)
         try:
-            self._environment = {**clean_environment(SESSION_VARIABLE, self.name, os.environ), "PATH": search_path()}
-            self._keeper = await self._launch_keeper(self._ground)
+            environment = {**clean_environment(SESSION_VARIABLE, self.name, os.environ), "PATH": search_path()}
+            self._keeper = await self._launch_keeper(self._ground, environment)
+            self._booting = Booting(self._keeper, self._ground, environment, self._options.agent, self._done)
             await self._form(self._options.nodes)
         except BaseException as error:
-            failure = self._explained(error)
+            failure = first_of(error)
             await self._end()
-            raise failure from error
+            raise (failure if isinstance(failure, engine.EngineFailed) else self._explained(failure)) from error
 
-    async def _launch_keeper(self, ground: Ground) -> KeeperLink:
+    async def _launch_keeper(self, ground: Ground, environment: Mapping[str, str]) -> KeeperLink:
         host = ground.addressing.host
         return await KeeperLink.launch(
             Configuration(
@@ -294,7 +261,7 @@ class PlaygroundSession:
                 host_address=f"{host}/24" if host else "",
             ),
             ground.lock,
-            self._environment,
+            environment,
             self._hear,
         )
 
@@ -343,38 +310,8 @@ class PlaygroundSession:
 
     async def _start(self, instance: Instance) -> None:
         self._set_state(instance, InstanceState.STARTING)
-        instance.folder.mkdir(exist_ok=True)
-        addressing = self._entered.addressing
-        address = f"{instance.address}/24" if addressing.subnet else ""
-        hosts = hosts_file(addressing, range(1, LAST_NUMBER + 1)) if addressing.subnet else ""
-        instance.pid = await self._link.start(instance.name, address, hosts)
-        self._done(instance, Step.MACHINE)
-        if self.tier.tier is Tier.ENGINE:
-            try:
-                await self._spawn(instance, engine.SERVICE, engine.command(instance), instance.engine_host)
-            except (EngineError, KeeperFailed) as error:
-                raise EngineFailed(str(error)) from error
-            self._done(instance, Step.ENGINE)
-        await self._start_agent(instance)
-
-    async def _start_agent(self, instance: Instance) -> None:
-        command = agents.command(instance, self.tier.tier, self._options.agent)
-        instance.socket.unlink(missing_ok=True)
-        instance.agent_pid = await self._spawn(instance, agents.SERVICE, command, instance.docker_host)
-        self._set_state(instance, InstanceState.RUNNING)
-        self._done(instance, Step.AGENT)
-
-    async def _spawn(self, instance: Instance, service: str, command: Sequence[str], host: str) -> int:
-        """Start a service and wait until its API answers."""
-        self._endings[instance.name, service] = asyncio.get_running_loop().create_future()
-        log = instance.folder / f"{service}.log"
-        environment = {**self._environment, **agents.ENVIRONMENT}
-        pid = await self._link.spawn(instance.name, service, command, environment, log)
-        await forming.answering(host, self._ending(instance.name, service), _FIRST_ANSWER)
-        return pid
-
-    async def _ending(self, instance: str, service: str) -> str:
-        return await asyncio.shield(self._endings[instance, service])
+        await self._booting.start(instance)
+        self._settle(instance)
 
     async def _join(self, worker: Instance, manager: Instance, token: str) -> None:
         await forming.join(worker.docker_host, worker.address, manager.address, token)
@@ -417,26 +354,23 @@ class PlaygroundSession:
         if kind == "gone":
             self._has_stopped(heard)
         elif kind == "ended":
-            self._service_ended(heard, event["service"], event["status"])
+            self._booting.ended(heard, event["service"], event["status"])
+            if event["service"] == agents.SERVICE:
+                self._agent_ended(heard)
 
     def _has_stopped(self, instance: Instance) -> None:
         instance.pid = instance.agent_pid = 0
-        for (name, service), ending in self._endings.items():
-            if name == instance.name and not ending.done():
-                ending.set_result(f"{instance.name} was stopped while its {service} ran")
+        self._booting.stopped(instance)
         self._set_state(instance, InstanceState.STOPPED)
 
-    def _service_ended(self, instance: Instance, service: str, status: int) -> None:
-        ending = self._endings.get((instance.name, service))
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        if ending is not None and not ending.done():
-            ending.set_result(
-                f"the {service} of {instance.name} {how}: {last_lines(instance.folder / f'{service}.log')}"
-            )
-        if service == agents.SERVICE:
-            instance.agent_pid = 0
-            if instance.state is InstanceState.RUNNING:
-                self._set_state(instance, InstanceState.WITHOUT_AGENT)
+    def _agent_ended(self, instance: Instance) -> None:
+        instance.agent_pid = 0
+        if instance.state is InstanceState.RUNNING:
+            self._set_state(instance, InstanceState.WITHOUT_AGENT)
+
+    def _settle(self, instance: Instance) -> None:
+        """The state of an instance that is switched on."""
+        self._set_state(instance, InstanceState.RUNNING if instance.agent_pid else InstanceState.WITHOUT_AGENT)
 
     def _set_state(self, instance: Instance, state: InstanceState) -> None:
         if instance.state is not state:
@@ -479,13 +413,13 @@ class PlaygroundSession:
     async def _end(self) -> None:
         # Nobody needs to hear of every instance that stops now.
         self._callbacks.clear()
-        self._endings.clear()
         if self._timer is not None:
             self._timer.cancel()
         ground = self._entered
         try:
             if self._keeper is not None:
                 keeper, self._keeper = self._keeper, None
+                await self._booting.close()
                 # Cancelled or not, what was started is ended.
                 await self._asked(asyncio.shield(asyncio.ensure_future(keeper.close())))
         finally:
@@ -493,17 +427,14 @@ class PlaygroundSession:
 
     def _explained(self, error: BaseException) -> BaseException:
         """The error that a person should read: the first real one of a group, in our own kind."""
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        if isinstance(error, KeeperFailed | EngineError | TimeoutError | OSError):
-            text = error.message if isinstance(error, ApiError) else str(error)
-            return PlaygroundError(text)
+        error = first_of(error)
+        if isinstance(error, KeeperFailed | engine.EngineFailed | EngineError | TimeoutError | OSError):
+            return PlaygroundError(error.message if isinstance(error, ApiError) else str(error))
         return error
 
 
-def last_lines(log: Path, count: int = 3) -> str:
-    """The end of a log, on one line."""
-    try:
-        return " / ".join(log.read_text(errors="replace").strip().splitlines()[-count:]) or "it said nothing"
-    except FileNotFoundError:
-        return "it said nothing"
+def first_of(error: BaseException) -> BaseException:
+    """What went wrong first in a group of tasks; an error of another kind is its own first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

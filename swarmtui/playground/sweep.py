@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 from swarmtui.playground import cgroups, kernel
-from swarmtui.playground.keeper import delete_link
+from swarmtui.playground.links import delete_link
 from swarmtui.playground.places import SESSION_VARIABLE, Record, sessions
 
 _ROUNDS = 20

@@ -9,10 +9,11 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 from playground_tiers import usable_tiers
 
-from swarmtui.docker_api.types import Node
+from swarmtui.docker_api.types import Node, Task
 from swarmtui.playground import forming
 from swarmtui.playground.places import BASE_VARIABLE
 from swarmtui.playground.session import Options, PlaygroundSession
@@ -73,3 +74,28 @@ async def test_nodes_are_lost_found_added_and_removed(session: PlaygroundSession
         info = await api.info()
     assert info.swarm.local_node_state == "active"
     assert not info.swarm.control_available
+
+
+async def test_the_images_that_ship_with_the_product_run_in_every_tier(session: PlaygroundSession) -> None:
+    node1 = session.instances[0]
+    spec = {
+        "Name": "whoami",
+        "TaskTemplate": {"ContainerSpec": {"Image": "swarmtui/whoami"}},
+        "Mode": {"Replicated": {"Replicas": 3}},
+        "EndpointSpec": {"Ports": [{"TargetPort": 8000, "PublishedPort": 8081}]},
+    }
+    async with forming.client(node1.docker_host) as api:
+        await api.create_service(spec)
+        running: set[str] = set()
+        async for batch in api.watch():
+            for line in batch:
+                if isinstance(line.object, Task) and line.object.status.state == "running":
+                    running.add(line.object.node_id)
+            if len(running) == 3:
+                break
+    for one in session.instances:
+        async with (
+            aiohttp.ClientSession() as client,
+            client.get(f"http://{one.address}:8081", timeout=aiohttp.ClientTimeout(10)) as answer,
+        ):
+            assert "Service: whoami" in await answer.text()

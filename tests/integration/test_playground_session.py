@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from swarmtui.playground import kernel
+from swarmtui.playground.booting import Step
+from swarmtui.playground.changes import Change, ChangeKind
 from swarmtui.playground.instance import InstanceState, Role
 from swarmtui.playground.places import BASE_VARIABLE
-from swarmtui.playground.session import Change, ChangeKind, Options, PlaygroundError, PlaygroundSession, Step
+from swarmtui.playground.session import Options, PlaygroundError, PlaygroundSession
 from swarmtui.playground.tier import choose, probe
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("playground_stand_in.py")))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from swarmtui.playground.booting import Step
 from swarmtui.playground.command import playground
 from swarmtui.playground.instance import Instance, Role
 from swarmtui.playground.report import ProgressLines, as_json, table
-from swarmtui.playground.session import Step
 
 
 class Session:
