@@ -16,6 +16,10 @@ from agent.api_types.fields import ApiObject, omitempty
 from agent.worker.executors.process.execs import ExecProcess
 
 
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+"""Exit codes of a program that could not be run, as a shell has them."""
+
+
 class Conflict(ApiError):
     """It was started before."""
 
@@ -62,15 +66,26 @@ async def start(call: Call) -> web.StreamResponse:
             tty=config.tty,
             stdin=config.attach_stdin and not body.detach,
         )
-    except ApiError:
-        one.exit_code = 126
-        raise
+    except ApiError as error:
+        one.exit_code = NOT_FOUND if "not found" in str(error) or "no such file" in str(error) else NOT_EXECUTABLE
+        if body.detach:
+            raise
+        return await _tell(call, one, f"{error}\r\n".encode())
     if len(body.console_size) == 2:
         one.process.resize(body.console_size[0], body.console_size[1])
     if body.detach:
         call.state.execs.run_detached(one)
         return done()
     return await _attach(call, one, one.process)
+
+
+async def _tell(call: Call, one: Exec, text: bytes) -> web.StreamResponse:
+    """The engine says on the program's own output that it cannot be run; the exit code tells it from a program's words."""
+    _, writer = take_over(call.request)
+    writer.write(_head(call, tty=one.config.tty))
+    writer.write(text if one.config.tty else frame(STREAM_NUMBERS["stdout"], text))
+    writer.close()
+    return TakenOver()
 
 
 async def _attach(call: Call, one: Exec, process: ExecProcess) -> web.StreamResponse:
