@@ -76,7 +76,7 @@ class Engine:
         url = URL(f"http://docker{target}", encoded=True)
         try:
             response = await self._session.request(method, url, headers=list(headers), data=body, allow_redirects=False)
-        except (aiohttp.ClientConnectionError, aiohttp.ServerDisconnectedError, TimeoutError) as error:
+        except (aiohttp.ClientConnectionError, aiohttp.ClientResponseError, TimeoutError) as error:
             raise self.unreachable(error) from error
         try:
             yield response

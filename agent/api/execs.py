@@ -15,7 +15,6 @@ from agent.api_types.errors import ApiError, InvalidArgument
 from agent.api_types.fields import ApiObject, omitempty
 from agent.worker.executors.process.execs import ExecProcess
 
-
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 """Exit codes of a program that could not be run, as a shell has them."""
 
