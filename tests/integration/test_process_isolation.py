@@ -21,6 +21,7 @@ from agent.api_types.container import (
 )
 from agent.worker.executors.process import cgroups
 from agent.worker.executors.process.executor import ProcessExecutor
+from agent.worker.executors.process.plan import CAPABILITIES
 from agent.worker.interface import Dependencies, ExitStatus, RejectedByExecutor
 
 pytestmark = [
@@ -91,6 +92,11 @@ async def test_root_in_it_is_not_root_of_the_host(executor: ProcessExecutor) -> 
     assert lines == ["CapEff:\t0000000000000020"]
 
 
+def maps_users() -> bool:
+    return int(Path("/proc/self/uid_map").read_text().split()[2]) > 65534
+
+
+@pytest.mark.skipif(not maps_users(), reason="there is one user in this user namespace")
 async def test_another_user(executor: ProcessExecutor) -> None:
     script = "id; grep CapEff /proc/self/status; ! touch /x 2>/dev/null; touch /tmp/x"
     lines = await run(executor, script, user="nobody")
@@ -101,6 +107,34 @@ async def test_another_user(executor: ProcessExecutor) -> None:
     controller = await executor.controller(make_task("t3", user="nosuch"), Dependencies())
     with pytest.raises(RejectedByExecutor, match="unable to find user nosuch: no matching entries in passwd file"):
         await controller.prepare()
+
+
+@pytest.mark.skipif(not maps_users(), reason="there is one user in this user namespace")
+async def test_another_user_runs_our_programs_wherever_they_lie(executor: ProcessExecutor) -> None:
+    controller = await started(executor, make_task("t1", "swarmtui/web", user="nobody"))
+    await says(controller, f"listening on {container_of(executor, 't1').record.address}:8080")
+    address = controller.address(80, "tcp")
+    assert address is not None
+    assert address[1] == 8080
+
+
+def may_lower_oom_score() -> bool:
+    status = Path("/proc/self/status").read_text().splitlines()
+    effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    return bool(effective >> CAPABILITIES["SYS_RESOURCE"] & 1)
+
+
+@pytest.mark.skipif(not may_lower_oom_score(), reason="root has no CAP_SYS_RESOURCE here")
+async def test_the_shim_is_spared_when_memory_runs_out(executor: ProcessExecutor) -> None:
+    controller = await started(executor, make_task("t1", args=["sleep", "1000"]))
+    run_record = container_of(executor, "t1").run
+    assert run_record is not None
+    assert Path(f"/proc/{run_record.shim}/oom_score_adj").read_text() == "-998\n"
+    assert Path(f"/proc/{run_record.task}/oom_score_adj").read_text() == "0\n"
+    process = await executor.inventory.exec("web.1.t1", ["cat", "/proc/self/oom_score_adj"])
+    assert [data async for _stream, data in process.output()] == [b"0\n"]
+    process.close()
+    await controller.terminate()
 
 
 async def test_privileges_and_limits_of_the_process(executor: ProcessExecutor) -> None:
@@ -164,17 +198,19 @@ async def needs(executor: ProcessExecutor, controller: str) -> None:
         pytest.skip(f"no control groups with {controller} here")
 
 
-async def test_a_fork_bomb_is_bounded(executor: ProcessExecutor) -> None:
-    await needs(executor, "pids")
-    script = "bomb() { bomb | bomb & }; echo ready; bomb; sleep 1000"
-    controller = await started(executor, make_task("t1", args=["sh", "-c", script], limits=Limits(pids=50)))
-    container = container_of(executor, "t1")
-    await says(controller, "ready")
-    await until(lambda: cgroups.usage(container.groups).pids >= 20)
-    assert len(cgroups.members(container.groups)) <= 50
-    await controller.terminate()
-    assert cgroups.members(container.groups) == []
-    assert cgroups.entries(container.groups) == []
+@pytest.mark.parametrize("isolate", [True, False])
+async def test_a_fork_bomb_is_bounded(tmp_path: Path, isolate: bool) -> None:
+    async with executor_in(tmp_path / "other", isolate) as executor:
+        await needs(executor, "pids")
+        script = "bomb() { bomb | bomb & }; echo ready; bomb; sleep 1000"
+        controller = await started(executor, make_task("t1", args=["sh", "-c", script], limits=Limits(pids=50)))
+        container = container_of(executor, "t1")
+        await says(controller, "ready")
+        await until(lambda: cgroups.usage(container.groups).pids >= 20)
+        assert len(cgroups.members(container.groups)) <= 50
+        await controller.terminate()
+        assert cgroups.members(container.groups) == []
+        assert cgroups.entries(container.groups) == []
 
 
 async def test_memory_is_bounded_and_the_reason_told(executor: ProcessExecutor) -> None:

@@ -117,6 +117,17 @@ async def test_output_exit_code_and_environment(executor: ProcessExecutor) -> No
     assert ports.ports == []
 
 
+async def test_it_inherits_its_three_streams_and_no_signal_that_is_blocked_or_ignored(
+    executor: ProcessExecutor,
+) -> None:
+    script = "ls /proc/self/fd; grep -E 'Sig(Blk|Ign)' /proc/self/status; readlink /proc/self/fd/0; umask"
+    controller = await started(executor, make_task("t1", args=["sh", "-c", script]))
+    await controller.wait()
+    lines = await output(controller)
+    # 3 is what ls reads the folder with.
+    assert lines == ["0", "1", "2", "3", "SigBlk:\t" + "0" * 16, "SigIgn:\t" + "0" * 16, "/dev/null", "0022"]
+
+
 async def test_the_log_begins_with_what_a_person_must_know(executor: ProcessExecutor) -> None:
     controller = await started(executor, make_task("t1", args=["true"], tty=True))
     assert await controller.wait() == ExitStatus(0)

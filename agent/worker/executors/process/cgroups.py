@@ -104,7 +104,10 @@ class Parents:
 
     def __init__(self, hierarchies: list[Hierarchy]) -> None:
         found = [_usable_v1(one) if one.version == 1 else _usable_v2(one) for one in hierarchies]
-        self._parents = [parent for parent in found if parent is not None]
+        parents = [parent for parent in found if parent is not None]
+        # Beside version 1, which then has the controllers, version 2 would only cost time.
+        first = any(parent.version == 1 for parent in parents)
+        self._parents = [parent for parent in parents if parent.controllers or not first]
 
     @classmethod
     def of_host(cls) -> Parents:

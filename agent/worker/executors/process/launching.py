@@ -73,7 +73,7 @@ def program_settings(
         "capabilities": record.capabilities,
         "no_new_privileges": record.no_new_privileges,
         "rlimits": [tuple(limit) for limit in record.rlimits],
-        "oom_score_adj": record.oom_score_adj,
+        "oom_score_adj": record.oom_score_adj or 0,
     }
 
 

@@ -36,7 +36,7 @@ def become(
     """Replace this process with the program; does not return. What goes wrong is written to `report` as an answer's line.
 
     Settings: "argv", "env", "cwd", "uid", "gid", "groups", "capabilities" (kept ones, None for all), "no_new_privileges",
-    "rlimits" (number, soft, hard), "oom_score_adj" (or None). `parent` is the process whose death is this one's too.
+    "rlimits" (number, soft, hard), "oom_score_adj". `parent` is the process whose death is this one's too.
     """
     try:
         try:
@@ -59,17 +59,16 @@ def _become(settings: dict[str, object], groups: list[int], streams: tuple[int, 
         os.write(group, b"0")
     for number, soft, hard in settings["rlimits"]:  # type: ignore[attr-defined]
         resource.setrlimit(number, (soft, hard))
-    if settings["oom_score_adj"] is not None:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write(str(settings["oom_score_adj"]))
+    with open("/proc/self/oom_score_adj", "w") as file:
+        # The shim's own is not for the task.
+        file.write(str(settings["oom_score_adj"]))
     uid, gid, more = int(settings["uid"]), int(settings["gid"]), settings["groups"]  # type: ignore[call-overload]
     if settings["capabilities"] is not None:
         kernel.limit_capabilities(settings["capabilities"])  # type: ignore[arg-type]
     if more is not None:
-        os.setgroups(more)  # type: ignore[arg-type]
+        _set_groups(more)  # type: ignore[arg-type]
     if (uid, gid) != (os.getuid(), os.getgid()):
-        os.setresgid(gid, gid, gid)
-        os.setresuid(uid, uid, uid)
+        _set_user(uid, gid)
     if settings["no_new_privileges"]:
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, _signal.SIGKILL)
@@ -83,6 +82,26 @@ def _become(settings: dict[str, object], groups: list[int], streams: tuple[int, 
         raise Refused(NOT_EXECUTABLE, f'chdir to cwd ("{cwd}") failed: {_lower(error)}') from None
     _reset_signals()
     _execute(list(settings["argv"]), list(settings["env"]))  # type: ignore[call-overload]
+
+
+def _set_user(uid: int, gid: int) -> None:
+    try:
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise Refused(NOT_EXECUTABLE, f"user {uid}:{gid} does not exist in the agent's user namespace") from None
+
+
+def _set_groups(groups: list[int]) -> None:
+    """Further groups. In a user namespace made without privileges nobody may change them, and those there are mean nothing."""
+    try:
+        os.setgroups(groups)
+    except PermissionError:
+        with open("/proc/self/setgroups") as file:
+            if file.read().strip() != "deny":
+                raise
 
 
 def _reset_signals() -> None:

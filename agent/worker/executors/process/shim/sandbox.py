@@ -55,6 +55,7 @@ def build(new: str, settings: dict[str, object]) -> None:
     for path in settings["visible"]:  # type: ignore[attr-defined]
         if not os.path.exists(new + path):
             bind(path, new + path, read_only=True)
+            _open_way(new, path)
     _devices(new)
     _kernel_views(new)
     # The container's own mounts come last, so that they may cover any of the above.
@@ -73,6 +74,12 @@ def build(new: str, settings: dict[str, object]) -> None:
     kernel.pivot_to(new)
     if settings["read_only"]:
         kernel.make_read_only("/", recursive=False)
+
+
+def _open_way(new: str, path: str) -> None:
+    """Let every user of the container pass to `path`; the folders above it are the container's own."""
+    while (path := os.path.dirname(path)) != "/":
+        os.chmod(new + path, os.stat(new + path).st_mode | 0o111)
 
 
 def bind(source: str, target: str, read_only: bool) -> None:

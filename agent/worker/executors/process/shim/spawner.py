@@ -51,7 +51,12 @@ def serve(channel: int) -> None:
                 descriptors += struct.unpack(
                     f"{len(content) // _ITEM}i", content[: len(content) - len(content) % _ITEM]
                 )
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            # Too many processes now: the agent tries again.
+            os.write(descriptors[1], b"failed " + describe(error))
+            pid = -1
         if pid == 0:
             sock.detach()
             # Replaced, not closed: a free descriptor 0 would be taken by the next file that is opened.
@@ -59,7 +64,8 @@ def serve(channel: int) -> None:
             _handle(data, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
-        _await(pid)
+        if pid > 0:
+            _await(pid)
 
 
 def _await(pid: int) -> None:

@@ -22,8 +22,10 @@ from agent.worker.executors.process.shim.logfile import STDERR, STDOUT, LogWrite
 CHUNK = 65536
 DRAIN_SECONDS = 1.0
 """How long output is waited for once every process of the container is gone: somebody else may hold the pipe."""
-EXIT_BYTES = 1024
-"""Room that is taken for the exit record when the task starts, so that a full disk cannot keep it from being written."""
+RECORD_BYTES = 1024
+"""Size of a record on disk, filled up with spaces."""
+SHIM_OOM_ADJUST = b"-998"
+"""With root, as container engines do: a host short of memory must not end the keeper of a task before the task."""
 
 _NAMESPACES = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC
 
@@ -60,7 +62,7 @@ def launch(settings: dict[str, object], answer: int) -> None:
     except BlockingIOError:
         os.write(answer, b"busy\n")
         return
-    if "run" in os.listdir(folder):
+    if {"run", "exit"} & set(os.listdir(folder)):
         os.write(answer, b"exists\n")
         return
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -83,7 +85,7 @@ class _Shim:
         self._writer = LogWriter(folder, int(settings["log_bytes"]), int(settings["log_files"]))  # type: ignore[call-overload]
         self._task = 0
         self._identity = (0, 0)
-        self._exit = -1
+        self._records: dict[str, int] = {}
         self._wake = -1
         self._code: int | None = None
         self._finished = 0
@@ -94,6 +96,8 @@ class _Shim:
             _signal.signal(number, _signal.SIG_IGN)
         kernel.set_name("swarmtui-shim")
         pid, start = kernel.identity(self._proc)
+        if os.geteuid() == 0:
+            adjust_oom_score(SHIM_OOM_ADJUST)
         try:
             streams = self._start()
         except program.Refused as error:
@@ -103,7 +107,9 @@ class _Shim:
         started = time.time_ns()
         task, task_start = self._identity
         record = f'{{"shim": {pid}, "shim_start": {start}, "task": {task}, "task_start": {task_start}, "started_at": {started}}}'
-        self._write_whole("run", record.encode())
+        self._write("run", record)
+        # Secrets are in there: they are the task's now.
+        self._settings.clear()
         self._reply(f"running {pid} {start} {task} {task_start} {started}")
         self._supervise(streams)
         assert self._code is not None
@@ -114,11 +120,8 @@ class _Shim:
         self._wake, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGCHLD, lambda _number, _frame: None)
-        # Room for the record of the end is taken while there is some.
-        self._exit = os.open(
-            "exit.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self._folder
-        )
-        os.posix_fallocate(self._exit, 0, EXIT_BYTES)
+        for name in ("run", "exit"):
+            self._reserve(name)
         if self._isolated:
             try:
                 _socket.sethostname(str(self._settings["hostname"]))
@@ -222,16 +225,17 @@ class _Shim:
     def _record_exit(self, code: int, error: str) -> None:
         finished = self._finished or time.time_ns()
         text = error.encode("ascii", "backslashreplace")[:800].decode().replace("\\", "\\\\").replace('"', '\\"')
-        record = f'{{"code": {code}, "finished_at": {finished}, "error": "{text}"}}'.encode()
-        os.pwrite(self._exit, record.ljust(EXIT_BYTES), 0)
-        os.rename("exit.new", "exit", src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        self._write("exit", f'{{"code": {code}, "finished_at": {finished}, "error": "{text}"}}')
 
-    def _write_whole(self, name: str, content: bytes) -> None:
-        descriptor = os.open(
-            f"{name}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=self._folder
-        )
-        os.write(descriptor, content)
-        os.close(descriptor)
+    def _reserve(self, name: str) -> None:
+        """Take room for a record while there is some: a full disk must not keep an end from being written down."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._records[name] = descriptor = os.open(f"{name}.new", flags, 0o600, dir_fd=self._folder)
+        os.write(descriptor, b" " * RECORD_BYTES)
+
+    def _write(self, name: str, record: str) -> None:
+        """Fill in a record and give it its name, so that it is there whole or not at all."""
+        os.pwrite(self._records[name], record.encode().ljust(RECORD_BYTES), 0)
         os.rename(f"{name}.new", name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
 
     def _reply(self, line: str) -> None:
@@ -246,6 +250,17 @@ def tell(answer: int, line: str) -> None:
         os.write(answer, line.encode("utf-8", "backslashreplace") + b"\n")
     except BrokenPipeError:
         return
+
+
+def adjust_oom_score(score: bytes) -> None:
+    """How readily the kernel ends this process when memory runs out; in a user namespace only more readily can be had."""
+    descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, score)
+    except PermissionError:
+        return
+    finally:
+        os.close(descriptor)
 
 
 def exit_code(status: int) -> int:
