@@ -155,8 +155,16 @@ def _accept_mode(mode: ServiceMode) -> ServiceMode:
 
 
 def shown_spec(spec: ServiceSpec) -> ServiceSpec:
-    """`spec` as clients see it: with its runtime."""
-    return replace(spec, task_template=replace(spec.task_template, runtime=CONTAINER_RUNTIME))
+    """`spec` as clients see it: with its runtime, without credentials."""
+    return replace(spec, task_template=replace(shown_template(spec.task_template), runtime=CONTAINER_RUNTIME))
+
+
+def shown_template(template: TaskSpec) -> TaskSpec:
+    """A task's spec without the credentials of the image's registry."""
+    container = template.container_spec
+    if container is None or container.pull_options is None:
+        return template
+    return replace(template, container_spec=replace(container, pull_options=None))
 
 
 def with_defaults(spec: ServiceSpec) -> ServiceSpec:

@@ -12,6 +12,7 @@ from agent.api.lookup import find_network, find_service, manager_store
 from agent.api.ports import check_port_conflicts
 from agent.api.views import service_view
 from agent.api_types.common import Version
+from agent.api_types.container import PullOptions
 from agent.api_types.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unimplemented, Unknown
 from agent.api_types.network import NetworkAttachmentConfig
 from agent.api_types.secret import Config, Secret
@@ -102,7 +103,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 async def create(call: Call) -> web.StreamResponse:
     """`POST /services/create`."""
     store = manager_store(call.backend)
-    spec = await call.json(ServiceSpec)
+    spec = _with_auth(await call.json(ServiceSpec), _auth(call))
     if not spec.name:
         spec = replace(spec, name=call.state.new_name())
     created: list[Service] = []
@@ -174,7 +175,7 @@ async def update(call: Call) -> web.StreamResponse:
     spec = await call.json(ServiceSpec)
     version = call.object_version("service")
     rollback = call.query.get("rollback", "")
-    auth_from = call.query.get("registryAuthFrom", "")
+    auth_from, auth = call.query.get("registryAuthFrom", ""), _auth(call)
     if not spec.name:
         spec = replace(spec, name=call.state.new_name())
     changed: list[Service] = []
@@ -183,10 +184,10 @@ async def update(call: Call) -> web.StreamResponse:
         # moby looks at the spec first, even for a rollback, which does not use it.
         accepted = accept_service_spec(_with_network_ids(tx, spec))
         stored = find_service(tx, call.params["id"])
-        _check_auth_source(stored, auth_from)
+        kept = _kept_auth(stored, auth_from)
         if rollback not in ("", "none", "previous"):
             raise Unknown(f"unrecognized rollback option {rollback}")
-        accepted = _accept(tx, spec)
+        accepted = _accept(tx, _with_auth(spec, auth or kept))
         if accepted.endpoint_spec != stored.spec.endpoint_spec:
             check_port_conflicts(tx, accepted, service_id=stored.id)
         _check_change(stored.spec, accepted)
@@ -202,11 +203,31 @@ async def update(call: Call) -> web.StreamResponse:
     return reply({"Warnings": None}, subject=f"service {changed[0].spec.name} ({changed[0].id})")
 
 
-def _check_auth_source(stored: Service, source: str) -> None:
+def _auth(call: Call) -> PullOptions | None:
+    """The registry's credentials that came with the request, as they came."""
+    sent = call.request.headers.get("X-Registry-Auth", "")
+    return PullOptions(registry_auth=sent) if sent else None
+
+
+def _with_auth(spec: ServiceSpec, auth: PullOptions | None) -> ServiceSpec:
+    """Credentials come in a header alone; whatever the body says of them does not count."""
+    container = spec.task_template.container_spec
+    if container is None or container.pull_options == auth:
+        return spec
+    return replace(
+        spec, task_template=replace(spec.task_template, container_spec=replace(container, pull_options=auth))
+    )
+
+
+def _kept_auth(stored: Service, source: str) -> PullOptions | None:
+    """The credentials that an update without any goes on with."""
     if source not in ("", "spec", "previous-spec"):
         raise Unknown("unsupported registryAuthFrom value")
-    if source == "previous-spec" and stored.previous_spec is None:
+    spec: ServiceSpec | None = stored.previous_spec if source == "previous-spec" else stored.spec
+    if spec is None:
         raise Unknown("service does not have a previous spec")
+    container = spec.task_template.container_spec
+    return None if container is None else container.pull_options
 
 
 def _check_change(old: ServiceSpec, new: ServiceSpec) -> None:

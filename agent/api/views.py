@@ -6,13 +6,14 @@ from functools import lru_cache
 
 from msgspec.structs import replace
 
-from agent.api.conversion import shown_spec, with_defaults
+from agent.api.conversion import shown_spec, shown_template, with_defaults
 from agent.api_types.secret import Secret
 from agent.api_types.service import Service, ServiceStatus
 from agent.api_types.swarm import Cluster, ClusterInfo, JoinTokens, Swarm
 from agent.api_types.task import Task
 from agent.pki.root import RootCA
 from agent.pki.tokens import join_token
+from agent.store.tables import StoreObject
 
 
 def service_view(service: Service, *, insert_defaults: bool = False, status: ServiceStatus | None = None) -> Service:
@@ -32,6 +33,24 @@ def service_view(service: Service, *, insert_defaults: bool = False, status: Ser
 def task_view(task: Task) -> Task:
     """A task without what it remembers of its service."""
     return replace(task, spec_version=None, service_annotations=None, endpoint=None, start_after="")
+
+
+def without_credentials(obj: StoreObject) -> object:
+    """An object as a whole, but for what no client may see: data of secrets, keys, registries' credentials."""
+    match obj:
+        case Secret():
+            return secret_view(obj)
+        case Cluster():
+            return cluster_view(obj)
+        case Task():
+            return replace(obj, spec=shown_template(obj.spec))
+        case Service():
+            previous = obj.previous_spec
+            return replace(
+                obj, spec=shown_spec(obj.spec), previous_spec=None if previous is None else shown_spec(previous)
+            )
+        case _:
+            return obj
 
 
 def secret_view(secret: Secret) -> Secret:

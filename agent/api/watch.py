@@ -14,7 +14,7 @@ from aiohttp import web
 
 from agent.api.call import Call
 from agent.api.lookup import manager_store
-from agent.api.views import cluster_view, secret_view
+from agent.api.views import without_credentials
 from agent.api_types.codec import encode_json
 from agent.api_types.errors import ApiError, InvalidArgument
 from agent.api_types.network import Network
@@ -104,9 +104,9 @@ def _commit_lines(commit: Commit) -> Iterator[bytes]:
 
 
 def _line(kind: str, obj: StoreObject, index: int) -> bytes:
-    shown: object = obj
-    if isinstance(obj, Secret):
-        shown = secret_view(obj)
-    elif isinstance(obj, Cluster):
-        shown = cluster_view(obj)
-    return encode_json({"kind": kind, "table": SCHEMA_OF[type(obj)].name, "index": index, "object": shown}) + b"\n"
+    return (
+        encode_json(
+            {"kind": kind, "table": SCHEMA_OF[type(obj)].name, "index": index, "object": without_credentials(obj)}
+        )
+        + b"\n"
+    )

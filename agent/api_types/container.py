@@ -123,10 +123,17 @@ class Privileges(ApiObject, frozen=True):
     no_new_privileges: bool = omitempty("NoNewPrivileges", False)
 
 
+class PullOptions(ApiObject, frozen=True):
+    """How nodes get the image: `registry_auth` is the value of X-Registry-Auth that the client sent. Never shown again."""
+
+    registry_auth: str = omitempty("RegistryAuth", "")
+
+
 class ContainerSpec(ApiObject, frozen=True):
     """The container of a task. `command` replaces the image's entrypoint, `args` its command."""
 
     image: str = omitempty("Image", "")
+    pull_options: PullOptions | None = omitempty("PullOptions", None)
     labels: dict[str, str] = omitempty("Labels", {})
     command: list[str] = omitempty("Command", [])
     args: list[str] = omitempty("Args", [])

@@ -146,7 +146,7 @@ class World:
                 service = tx.get(Service, task.service_id)
                 if service is not None:
                     annotations = ServiceAnnotations(name=service.spec.name, labels=service.spec.labels)
-                    task = replace(task, service_annotations=annotations)
+                    task = _with_credentials(replace(task, service_annotations=annotations), service)
                 _put(tx, task)
 
         await self._change(change)
@@ -247,6 +247,14 @@ def _asks_for(request: Recorded, service_id: str) -> bool:
     if "label" in filters:
         return any(task["ServiceID"] == service_id for task in request.resp_body)
     return filters.keys() == {"service"} and filters["service"].keys() == {service_id}
+
+
+def _with_credentials(task: Task, service: Service) -> Task:
+    """A task of the service's own template has its registry credentials too, which no answer shows."""
+    container, wanted = task.spec.container_spec, service.spec.task_template.container_spec
+    if container is None or wanted is None:
+        return task
+    return replace(task, spec=replace(task.spec, container_spec=replace(container, pull_options=wanted.pull_options)))
 
 
 def _put(tx: WriteTx, task: Task) -> None:

@@ -401,6 +401,38 @@ async def test_secrets_never_show_their_data(client: Client) -> None:
         assert text in answer[1]["message"]
 
 
+async def test_registry_credentials_are_kept_and_never_shown(client: Client, backend: ScriptedBackend) -> None:
+    def kept() -> list[str]:
+        assert backend.store is not None
+        (service,) = backend.store.view(lambda tx: tx.all(Service))
+        specs = [service.spec, service.previous_spec]
+        containers = [spec.task_template.container_spec for spec in specs if spec is not None]
+        return [c.pull_options.registry_auth if c and c.pull_options else "" for c in containers]
+
+    async def update(query: str, auth: str = "") -> None:
+        version = (await client.call("GET", "/services/web"))[1]["Version"]["Index"]
+        headers = {"X-Registry-Auth": auth} if auth else {}
+        body = service_body(Labels={"n": str(version)})
+        told = await client.call("POST", f"/services/web/update?version={version}&{query}", body, headers=headers)
+        assert told == (200, {"Warnings": None})
+
+    body = service_body()
+    body["TaskTemplate"]["ContainerSpec"]["PullOptions"] = {"RegistryAuth": "from the body"}
+    await client.call("POST", "/services/create", body, headers={"X-Registry-Auth": "first"})
+    assert kept() == ["first"]
+    await update("registryAuthFrom=spec")
+    assert kept() == ["first", "first"]
+    await update("", auth="second")
+    assert kept() == ["second", "first"]
+    await update("registryAuthFrom=previous-spec")
+    assert kept() == ["first", "second"]
+    shown = json.dumps([await client.call("GET", path) for path in ("/services", "/services/web?insertDefaults=true")])
+    async with client.session.get("http://d/swarmtui/v1/watch") as stream:
+        while '"synced"' not in (line := (await stream.content.readline()).decode()):
+            shown += line
+    assert "PullOptions" not in shown
+
+
 # -- bytes that are no requests
 
 
