@@ -81,7 +81,7 @@ def test_an_unknown_command_is_named(machine: Machine) -> None:
 def test_without_python_a_person_is_told_what_to_install(machine: Machine) -> None:
     done = machine.run("check")
     assert done.returncode == 1
-    assert "missing: python3" in done.stderr
+    assert "missing: python3 python3-venv" in done.stderr
 
 
 def test_an_old_python_is_named_with_its_version(machine: Machine) -> None:
