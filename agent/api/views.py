@@ -31,8 +31,9 @@ def service_view(service: Service, *, insert_defaults: bool = False, status: Ser
 
 
 def task_view(task: Task) -> Task:
-    """A task without what it remembers of its service."""
-    return replace(task, spec_version=None, service_annotations=None, endpoint=None, start_after="")
+    """A task without what it remembers of its service, and without credentials."""
+    spec = shown_template(task.spec)
+    return replace(task, spec=spec, spec_version=None, service_annotations=None, endpoint=None, start_after="")
 
 
 def without_credentials(obj: StoreObject) -> object:
