@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import AsyncIterator, Iterable
+from typing import ClassVar, TypeVar
 
 from agent.api_types.times import SECOND, Clock
 from agent.store.store import Store
 from agent.store.watching import Commit, Watch, WatchOverflow
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LONGEST_SLEEP = 60.0
 """Seconds after which a deadline is looked at again, in case the wall clock was set meanwhile."""
@@ -97,6 +100,14 @@ async def _next_commit(watch: Watch, seconds: float) -> Commit | None:
             return await anext(watch)
     except TimeoutError:
         return None
+
+
+async def sliced(items: Iterable[T]) -> AsyncIterator[T]:
+    """The items, with a breath for the event loop after every `SLICE` of them."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % SLICE == 0:
+            await asyncio.sleep(0)
 
 
 def earliest(*deadlines: int | None) -> int | None:

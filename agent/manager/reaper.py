@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from agent.api_types.service import Service
 from agent.api_types.swarm import Cluster
 from agent.api_types.task import Task, TaskState
 from agent.api_types.times import Clock
-from agent.manager.control_loop import BATCH, ControlLoop
+from agent.manager.control_loop import BATCH, SLICE, ControlLoop, sliced
 from agent.manager.restart import policy_of
 from agent.manager.slots import Slot, SlotKey, ended, ended_by_itself, read_slot, slot_key, wanted
 from agent.store.store import Store
@@ -77,11 +78,15 @@ class Reaper(ControlLoop):
         self._gone_services: set[str] = set()
 
     async def load(self) -> None:
-        self._gone_services = set()
         tasks, services = self.store.view(lambda tx: (tx.all(Task), {service.id for service in tx.all(Service)}))
-        self._slots = {slot_key(task) for task in tasks if task.service_id}
-        self._unwanted = {task.id for task in tasks if task.desired_state is TaskState.REMOVE}
-        self._gone_services = {task.service_id for task in tasks if task.service_id and task.service_id not in services}
+        self._slots, self._unwanted, self._gone_services = set(), set(), set()
+        async for task in sliced(tasks):
+            if task.desired_state is TaskState.REMOVE:
+                self._unwanted.add(task.id)
+            if task.service_id:
+                self._slots.add(slot_key(task))
+                if task.service_id not in services:
+                    self._gone_services.add(task.service_id)
 
     def observe(self, commit: Commit) -> None:
         for event in commit.events:
@@ -131,9 +136,11 @@ class Reaper(ControlLoop):
         self._unwanted.clear()
 
     async def _trim(self) -> None:
-        slots, self._slots = self._slots, set()
-        surplus_tasks = self.store.view(lambda tx: _surplus(tx, slots))
-        await self._delete(surplus_tasks)
+        slots, self._slots = list(self._slots), set()
+        for begin in range(0, len(slots), SLICE):
+            part = slots[begin : begin + SLICE]
+            await self._delete(self.store.view(lambda tx, part=part: _surplus(tx, part)))  # type: ignore[misc]
+            await asyncio.sleep(0)
 
     async def _delete(self, task_ids: Sequence[str]) -> None:
         for begin in range(0, len(task_ids), BATCH):

@@ -21,7 +21,7 @@ import msgspec
 from agent.api_types.node import Node
 from agent.api_types.task import RestartCondition, RestartPolicy, Task, TaskSpec, TaskState
 from agent.api_types.times import MILLISECOND, SECOND, Clock, format_time, parse_time
-from agent.manager.control_loop import BATCH, ControlLoop, earliest
+from agent.manager.control_loop import BATCH, ControlLoop, earliest, sliced
 from agent.manager.slots import (
     NodeOf,
     SlotKey,
@@ -165,7 +165,7 @@ class DelayedStarts(ControlLoop):
 
     async def load(self) -> None:
         self._waiting, self._in_slot, self._due = {}, {}, {}
-        for task in self.store.view(lambda tx: tx.all(Task)):
+        async for task in sliced(self.store.view(lambda tx: tx.all(Task))):
             self._note(task)
 
     def observe(self, commit: Commit) -> None:

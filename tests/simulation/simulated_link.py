@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from agent.api_types.node import NodeRole
 from agent.rpc.errors import ConnectionLost, StreamEnded, StreamFailed
@@ -24,19 +26,22 @@ class End:
 
     async def send(self, message: Message) -> None:
         if self.failed:
-            raise ConnectionLost(self._link.broken or self._over)
+            raise self._failure()
         self._link.carry(self.other, message)
         await asyncio.sleep(0)
 
     async def receive(self) -> Message:
         while not self._arrived:
             if self.failed:
-                raise ConnectionLost(self._link.broken or self._over)
+                raise self._failure()
             if self._done:
                 raise StreamEnded("the other side is done")
             self._wake.clear()
             await self._wake.wait()
         return self._arrived.popleft()
+
+    def _failure(self) -> StreamFailed:
+        return ConnectionLost(self._link.broken) if self._link.broken else StreamFailed(self._over)
 
     async def end(self) -> None:
         self.other.finish()
@@ -65,10 +70,15 @@ class End:
 class Link:
     """A connection of a node. `hold` delays everything, as a network does that loses packets; `break_off` resets it."""
 
-    def __init__(self, node_id: str, address: str, purpose: Purpose = Purpose.CONTROL) -> None:
-        self.peer = Peer(node_id, NodeRole.WORKER, address, 0)
+    def __init__(
+        self, node_id: str, address: str, purpose: Purpose = Purpose.CONTROL, clock_difference: int = 0
+    ) -> None:
+        self.peer = Peer(node_id, NodeRole.WORKER, address, clock_difference)
         self.purpose = purpose
         self.broken = ""
+        self.answer: Callable[[End, Message], Coroutine[Any, Any, None]]
+        """The node's handler of streams that the manager opens."""
+        self.answering: list[asyncio.Task[None]] = []
         self._held = False
         self._waiting: list[tuple[End, Message]] = []
         self._ends: list[End] = []
@@ -79,6 +89,14 @@ class Link:
         one.other, other.other = other, one
         self._ends += [one, other]
         return one, other
+
+    async def open(self, method: str, opening: Message) -> End:
+        """The manager opens a stream to the node."""
+        if self.broken:
+            raise ConnectionLost(self.broken)
+        node_end, manager_end = self.stream()
+        self.answering.append(asyncio.ensure_future(self.answer(node_end, opening)))
+        return manager_end
 
     def carry(self, end: End, message: Message) -> None:
         if self._held:

@@ -64,6 +64,11 @@ class SimulatedNode:
         self.id = node_id
         self.processes: dict[str, Process] = {}
         self.table: IngressTable | None = None
+        self.secrets: dict[str, bytes] = {}
+        self.heartbeat_period: float | None = None
+        """Seconds between heartbeats where the host is too slow for what it was told."""
+        self.sessions = 0
+        """Sessions that it was given so far."""
         self.removed = False
         self.link: Link | None = None
         self._loop = loop
@@ -166,6 +171,7 @@ class SimulatedNode:
             self.removed = first.removed
             return
         assert isinstance(first, SessionReady)
+        self.sessions += 1
         self._outbox.update({task_id: each.status for task_id, each in self.processes.items()})
         self._outbox_filled.set()
         talk = [
@@ -189,7 +195,7 @@ class SimulatedNode:
     async def _beat(self, period: float) -> None:
         while True:
             await self._stream.send(Heartbeat())
-            await asyncio.sleep(period)
+            await asyncio.sleep(self.heartbeat_period or period)
 
     async def _report(self) -> None:
         while True:
@@ -221,6 +227,10 @@ class SimulatedNode:
             named = {task.id for task in message.tasks}
             for task_id in [task_id for task_id in self.processes if task_id not in named]:
                 self._forget(task_id)
+            self.secrets.clear()
+        for secret_id in message.removed_secrets:
+            self.secrets.pop(secret_id)
+        self.secrets.update({secret.id: secret.spec.data for secret in message.secrets})
         for task_id in message.removed_tasks:
             self._forget(task_id)
         for task in message.tasks:

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
-from virtual_time import VirtualLoop, run_virtual
+from stories import simulate
 from world import World, make_spec, with_image
 
 from agent.api_types.node import NodeAvailability
-
-
-def simulate(story: Callable[[World], Awaitable[None]], seed: int = 1, **options: object) -> None:
-    async def main() -> None:
-        async with World(seed, **options) as world:  # type: ignore[arg-type]
-            await story(world)
-
-    run_virtual(main(), VirtualLoop())
 
 
 def test_a_service_comes_up_scales_and_goes() -> None:

@@ -15,7 +15,7 @@ from simulated_link import End, Link
 from simulated_node import Behaviour, SimulatedNode
 from virtual_time import VirtualLoop
 
-from agent.api_types.container import ContainerSpec
+from agent.api_types.container import ContainerSpec, SecretReference
 from agent.api_types.errors import ApiError
 from agent.api_types.node import Node, NodeAvailability, NodeSpec, NodeState, NodeStatus
 from agent.api_types.service import (
@@ -321,12 +321,13 @@ def make_spec(
     restart: RestartPolicy | None = None,
     ports: list[PortConfig] | None = None,
     max_replicas: int = 0,
+    secrets: list[SecretReference] | None = None,
 ) -> ServiceSpec:
     """A spec for tests; `replicas` None makes a global service."""
     return ServiceSpec(
         name="",
         task_template=TaskSpec(
-            container_spec=ContainerSpec(image=image),
+            container_spec=ContainerSpec(image=image, secrets=secrets or []),
             restart_policy=restart,
             placement=Placement(constraints=constraints or [], max_replicas=max_replicas),
         ),

@@ -66,16 +66,19 @@ def make_task(service: Service, slot: Slot, new: NewTask, *, now: int, new_id: I
     )
 
 
-def apply_change(tx: WriteTx, service: Service, change: SlotChange) -> bool:
-    """Write one decision; False when the slot is no longer as it was seen and nothing was written."""
-    if not change.slot.unchanged(read_slot(tx, service.id, change.slot.key)):
-        return False
-    for task, state in change.desired:
-        if task.desired_state is not state:
-            tx.update(msgspec.structs.replace(task, desired_state=state))
-    if change.new is not None:
-        tx.create(make_task(service, change.slot, change.new, now=tx.clock(), new_id=tx.new_id))
-    return True
+def apply_changes(tx: WriteTx, service: Service, changes: Sequence[SlotChange]) -> bool:
+    """Write those decisions whose slots are still as they were seen; whether all of them were.
+
+    All slots are looked at before the first is written: looking costs more the more a transaction has changed.
+    """
+    holding = [each for each in changes if each.slot.unchanged(read_slot(tx, service.id, each.slot.key))]
+    for change in holding:
+        for task, state in change.desired:
+            if task.desired_state is not state:
+                tx.update(msgspec.structs.replace(task, desired_state=state))
+        if change.new is not None:
+            tx.create(make_task(service, change.slot, change.new, now=tx.clock(), new_id=tx.new_id))
+    return len(holding) == len(changes)
 
 
 async def write_changes(
@@ -112,8 +115,7 @@ class _Writing:
         stored = tx.get(Service, self._service.id)
         if stored is None or not same_version(stored.version, self._service.version):
             return
-        written = [apply_change(tx, stored, change) for change in self._changes]
-        self.complete = all(written)
+        self.complete = apply_changes(tx, stored, self._changes)
         if self._also is not None:
             self._also(tx, stored)
 

@@ -18,7 +18,7 @@ from agent.api_types.node import Node
 from agent.api_types.service import Service
 from agent.api_types.task import Task, TaskState
 from agent.api_types.times import MILLISECOND, Clock, parse_time
-from agent.manager.control_loop import SLICE, ControlLoop, earliest
+from agent.manager.control_loop import SLICE, ControlLoop, earliest, sliced
 from agent.manager.orchestrator.changes import SlotChange, write_changes
 from agent.manager.orchestrator.updater import UpdatePlan, is_updating, plan_update, rolled_back
 from agent.manager.slots import Slot, SlotKey, ended, read_slot, slot_key, slots_of, unfit, wanted
@@ -210,14 +210,7 @@ class Reconciler(ControlLoop):
 
 
 async def _decide(slots: Iterable[Slot], decide: Callable[[Slot], SlotChange | None]) -> list[SlotChange]:
-    changes = []
-    for number, slot in enumerate(slots, 1):
-        change = decide(slot)
-        if change is not None:
-            changes.append(change)
-        if number % SLICE == 0:
-            await asyncio.sleep(0)
-    return changes
+    return [change async for slot in sliced(slots) if (change := decide(slot)) is not None]
 
 
 async def _breathe(size: int) -> None:

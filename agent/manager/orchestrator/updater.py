@@ -128,6 +128,11 @@ def plan_update(service: Service, slots: Iterable[Slot], *, node_of: NodeOf, ran
     state = state_of(service)
     if state in _PAUSED:
         return UpdatePlan()
+    if state not in _ACTIVE:
+        # Most services are not being updated, and most slots are plainly as the spec wants them.
+        slots = [slot for slot in slots if not _is_plainly_current(slot, service)]
+        if not slots:
+            return UpdatePlan()
     rolling_back = state is UpdateState.ROLLBACK_STARTED
     rules = rules_of(service.spec.rollback_config if rolling_back else service.spec.update_config)
     began = _began(service)
@@ -150,6 +155,10 @@ def plan_update(service: Service, slots: Iterable[Slot], *, node_of: NodeOf, ran
         if stop is not None:
             return stop
     return _advance(service, seen, outdated, rules, now, rolling_back)
+
+
+def _is_plainly_current(slot: Slot, service: Service) -> bool:
+    return len(slot.wanted) == 1 and slot.wanted[0].spec_version == service.spec_version is not None
 
 
 def slot_progress(

@@ -17,7 +17,7 @@ import msgspec
 from agent.api_types.node import Node
 from agent.api_types.task import Task, TaskState, TaskStatus
 from agent.api_types.times import Clock, format_time, parse_time
-from agent.manager.control_loop import BATCH, SLICE, ControlLoop
+from agent.manager.control_loop import BATCH, SLICE, ControlLoop, sliced
 from agent.manager.scheduler.filters import Pipeline, ReadyFilter
 from agent.manager.scheduler.node_info import FAILURE_WINDOW, NodeInfo, service_version
 from agent.manager.scheduler.spread import Spread
@@ -63,11 +63,9 @@ class Scheduler(ControlLoop):
         nodes, tasks = self.store.view(lambda tx: (tx.all(Node), tx.all(Task)))
         for node in nodes:
             self._infos[node.id] = NodeInfo(node)
-        for number, task in enumerate(tasks, 1):
+        async for task in sliced(tasks):
             self._note(task)
             self._note_past_failure(task)
-            if number % SLICE == 0:
-                await asyncio.sleep(0)
         self._retry = True
 
     def observe(self, commit: Commit) -> None:
