@@ -8,6 +8,7 @@ containers by their addresses.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import io
 import json
@@ -18,6 +19,7 @@ import socket
 import subprocess
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +41,8 @@ IMAGE = "bb:1"
 HEALTHY_IMAGE = "bb-health:1"
 """The same with a health check: healthy while /tmp/healthy exists."""
 
+PREFIX = "swt-engine-"
+
 _START_TIMEOUT = 60.0
 
 
@@ -59,6 +63,8 @@ class PrivateEngine:
         self._init: subprocess.Popen[bytes] | None = None
         self._dockerd: subprocess.Popen[bytes] | None = None
         self._log = folder / "engine.log"
+        self._lock = (folder / "lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     # -- life
 
@@ -79,8 +85,21 @@ class PrivateEngine:
                 "--address /run/containerd/containerd.sock --log-level warn",
             )
         )
+        # The death of the tests takes the namespaces along, however they die. It is the death of the thread that counts.
+        assert threading.current_thread() is threading.main_thread()
         self._init = self._spawn(
-            "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "tini", "--", "sh", "-c", inner
+            *("setpriv", "--pdeathsig", "KILL"),
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "tini",
+            "--",
+            "sh",
+            "-c",
+            inner,
         )
         _wait(lambda: (self.folder / "ready").exists(), "the engine's namespaces", self._log)
         self.start()
@@ -127,14 +146,8 @@ class PrivateEngine:
             self._init.wait(_START_TIMEOUT)
         if self._dockerd is not None:
             self._dockerd.wait(_START_TIMEOUT)
-        if self.bridge:
-            _run("ip", "link", "del", self.bridge)
-        for controller in Path("/sys/fs/cgroup").glob(f"*/{self._cgroup}"):
-            for folder in sorted(controller.rglob("*"), reverse=True):
-                if folder.is_dir():
-                    folder.rmdir()
-            controller.rmdir()
-        shutil.rmtree(self.folder)
+        self._lock.close()
+        _remove_traces(self.folder)
 
     def answers(self) -> bool:
         """Whether the engine answers now."""
@@ -201,6 +214,7 @@ class PrivateEngine:
             made = subprocess.run(["ip", "link", "add", name, "type", "bridge"], capture_output=True, text=True)
             if made.returncode == 0:
                 self.bridge, self.gateway = name, f"10.213.{number}.1"
+                (self.folder / "bridge").write_text(name)
                 break
             if "File exists" not in made.stderr:
                 raise EngineMissing(f"no bridge can be made here: {made.stderr.strip()}")
@@ -212,9 +226,8 @@ class PrivateEngine:
     def _spawn(self, *command: str) -> subprocess.Popen[bytes]:
         environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
         with self._log.open("ab") as log:
-            # The death of the tests takes the engine along, however they die.
             return subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -286,10 +299,32 @@ def root_filesystem() -> bytes:
     return buffer.getvalue()
 
 
+def sweep() -> None:
+    """Remove what tests that were killed left behind: a folder whose lock nobody holds."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), (folder / "lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove_traces(folder)
+
+
+def _remove_traces(folder: Path) -> None:
+    """The bridge, cgroups and files of an engine that is dead."""
+    bridge = folder / "bridge"
+    if bridge.exists():
+        subprocess.run(["ip", "link", "del", bridge.read_text()], capture_output=True, check=False)
+    for controller in Path("/sys/fs/cgroup").glob(f"*/{folder.name}"):
+        for group in sorted(controller.rglob("*"), reverse=True):
+            if group.is_dir():
+                group.rmdir()
+        controller.rmdir()
+    shutil.rmtree(folder)
+
+
 @contextlib.contextmanager
 def private_engine() -> Iterator[PrivateEngine]:
     """An engine with the test images, for as long as the block lasts."""
-    engine = PrivateEngine(Path(tempfile.mkdtemp(prefix="swt-engine-")))
+    sweep()
+    engine = PrivateEngine(Path(tempfile.mkdtemp(prefix=PREFIX)))
     try:
         engine.up()
         engine.import_image(IMAGE, 'CMD ["sh"]', "ENV PATH=/bin")
