@@ -166,7 +166,9 @@ def translate(error: BaseException, address: EngineAddress, limit: float | None 
         return ConnectionFailed(f"cannot connect to {address}: {_connect_reason(code, error)}")
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
         return MalformedAnswer(f"{address} does not speak the Docker Engine API: {error}")
-    reason = str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return ConnectionFailed(f"the connection to {address} was lost in the middle of an answer")
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return ConnectionFailed(f"the connection to {address} was lost: {reason}")
 
 
