@@ -1,0 +1,192 @@
+"""One seed's story: a group, clients, and everything that can go wrong; then peace, and the reckoning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from raft_clients import Clients
+from raft_invariants import Violation
+from raft_linearizability import Kind, Operation, check_linearizable
+from raft_machine import Command
+from raft_member import SimulatedMember
+from raft_world import World
+
+from agent.raft.core.errors import BrokenInvariant, ProposalRefused
+from agent.raft.core.membership import ChangeKind, MembershipChange
+from agent.raft.interface import NotLeader
+
+DURATION = 5000
+"""Milliseconds of trouble."""
+RECOVERY = 20_000
+"""Milliseconds within which a group in peace must work again."""
+
+
+class Chaos:
+    """Draws one mishap after another."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._random = Random(world.random.random())
+        self._next_name = 6
+        self._pause = self._random.choice((60, 150, 400))
+        self._mishaps = [
+            self._crash,
+            self._crash,
+            self._crash_all,
+            self._partition,
+            self._isolate_leader,
+            self._cut_one_way,
+            self._heal,
+            self._heal,
+            self._freeze,
+            self._slow_disk,
+            self._transfer,
+            self._add_learner,
+            self._promote,
+            self._remove,
+        ]
+        world.after(self._pause, "", self._mishap)
+
+    def _mishap(self) -> None:
+        if self._world.now < DURATION:
+            self._random.choice(self._mishaps)()
+            self._world.after(self._random.randint(1, self._pause), "", self._mishap)
+
+    def _any(self) -> SimulatedMember:
+        return self._random.choice(list(self._world.members.values()))
+
+    def _crash(self, member: SimulatedMember | None = None) -> None:
+        member = member or self._any()
+        if member.running:
+            self._world.note(f"{member.id} crashes")
+            member.crash()
+            self._world.paused.pop(member.id, None)
+            self._world.after(self._random.choice((1, 50, 300, 900)), "", self._restart, member)
+
+    def _restart(self, member: SimulatedMember) -> None:
+        if not member.running:
+            self._world.note(f"{member.id} starts")
+            member.start()
+
+    def _crash_all(self) -> None:
+        if self._random.random() < 0.3:
+            for member in self._world.members.values():
+                self._crash(member)
+
+    def _partition(self) -> None:
+        names = list(self._world.members)
+        self._random.shuffle(names)
+        border = self._random.randint(1, len(names))
+        left, right = names[:border], names[border:]
+        self._world.note(f"partition {left} {right}")
+        self._world.cut = {pair for a in left for b in right for pair in ((a, b), (b, a))}
+
+    def _isolate_leader(self) -> None:
+        leader = self._world.leader()
+        if leader is not None:
+            self._world.note(f"{leader.id} is cut off")
+            others = [name for name in self._world.members if name != leader.id]
+            self._world.cut = {pair for name in others for pair in ((name, leader.id), (leader.id, name))}
+
+    def _cut_one_way(self) -> None:
+        pair = (self._any().id, self._any().id)
+        self._world.note(f"{pair} is cut")
+        self._world.cut.add(pair)
+
+    def _heal(self) -> None:
+        self._world.note("healed")
+        self._world.cut.clear()
+
+    def _freeze(self) -> None:
+        member = self._any()
+        self._world.note(f"{member.id} freezes")
+        self._world.paused[member.id] = self._world.now + self._random.choice((30, 250, 700))
+
+    def _slow_disk(self) -> None:
+        self._any().sync_time = self._random.choice((1, 4, 30, 120))
+
+    def _transfer(self) -> None:
+        self._ask(lambda leader: leader.core.transfer_leadership(self._any().id))
+
+    def _add_learner(self) -> None:
+        name = f"m{self._next_name}"
+        if len(self._world.members) < 7:
+            self._next_name += 1
+            self._world.add(name)
+        else:
+            name = self._any().id
+        self._change(ChangeKind.ADD_LEARNER, name)
+
+    def _promote(self) -> None:
+        leader = self._world.leader()
+        if leader is not None and leader.core.membership.learners:
+            self._change(ChangeKind.PROMOTE, self._random.choice(leader.core.membership.learners))
+
+    def _remove(self) -> None:
+        leader = self._world.leader()
+        if leader is not None:
+            self._change(ChangeKind.REMOVE, self._random.choice(leader.core.membership.members))
+
+    def _change(self, kind: ChangeKind, name: str) -> None:
+        self._world.note(f"{kind.value}: {name}")
+        self._ask(lambda leader: leader.core.propose_membership(MembershipChange(kind, name)))
+
+    def _ask(self, request: Callable[[SimulatedMember], object]) -> None:
+        leaders = [m for m in self._world.members.values() if m.running and m.core.leader == m.id]
+        for leader in leaders:
+            try:
+                request(leader)
+            except (ProposalRefused, NotLeader):
+                continue
+            leader.act(lambda core: None)
+
+
+def make_peace(world: World) -> None:
+    """Everything works again: what was promised must now come true."""
+    world.note("peace")
+    world.cut.clear()
+    world.paused.clear()
+    world.loss = world.duplication = 0.0
+    world.delay = (1, 5)
+    for member in world.members.values():
+        member.sync_time = 3
+        if not member.running:
+            member.start()
+    outcomes: list[bool] = []
+
+    def works() -> bool:
+        leader = world.leader()
+        if leader is None:
+            return False
+        if not outcomes and not leader.core.log.membership_index > leader.core.log.committed:
+            leader.propose(_last_command(), lambda _: outcomes.append(True), lambda _: None)
+        if not outcomes:
+            return False
+        members = [world.members[name] for name in leader.core.membership.members]
+        return all(member.machine.applied == leader.core.log.committed for member in members)
+
+    world.run_until(works, RECOVERY, "the group agrees and takes a write")
+
+
+def _last_command() -> bytes:
+    return Command.of(0, Operation("z", Kind.WRITE, 0))
+
+
+def run_chaos(seed: int, member_type: type[SimulatedMember] = SimulatedMember) -> World:
+    """Raises `Violation` with the seed and the last events when anything is wrong."""
+    random = Random(seed)
+    world = World(seed, random.choice((1, 2, 3, 3, 3, 4, 4, 5)), member_type)
+    try:
+        clients = Clients(world, random.randint(1, 5), random.choice((5, 40, 120)))
+        Chaos(world)
+        world.run(DURATION)
+        clients.stop()
+        make_peace(world)
+        wrong = check_linearizable(clients.history)
+        if wrong:
+            listing = "\n".join(map(repr, wrong))
+            raise Violation(f"not linearizable:\n{listing}")
+    except (AssertionError, BrokenInvariant) as error:
+        raise Violation(f"seed {seed}: {error!r}\n{world.story()}\nreplay: RAFT_SEED={seed}") from error
+    return world
