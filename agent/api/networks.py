@@ -11,7 +11,7 @@ from aiohttp import web
 from agent.api.call import Call, done, raw_reply, reply
 from agent.api.engine import Engine, end_to_end
 from agent.api.filters import Filters, parse_filters
-from agent.api.lookup import find_network
+from agent.api.lookup import find_network, manager_store
 from agent.api.passthrough import pass_to_engine
 from agent.api_types.codec import encode_json
 from agent.api_types.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
@@ -131,6 +131,7 @@ async def create(call: Call) -> web.StreamResponse:
     except msgspec.DecodeError as error:
         raise InvalidArgument(f"invalid JSON: {error}") from None
     if str(told.get("Driver", "")).lower() == "overlay" or told.get("Scope") == "swarm":
+        manager_store(call.backend)
         raise Unimplemented("overlay networks cannot be created yet: this agent joins tasks by published ports")
     if call.state.engine is None:
         raise Unimplemented("this node has no Docker Engine: tasks are processes on the networks of the host")
