@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
@@ -206,12 +207,12 @@ class TaskRunner:
             except TemporaryFailure as failure:
                 self._explain(str(failure))
             except RejectedByExecutor as refusal:
-                if self._final(work, str(refusal)):
+                if await self._final(work, str(refusal)):
                     return
             except Exception as error:
                 # Whatever breaks under one task ends that task, as SwarmKit does, and never the agent.
                 log.exception("task %s: %s failed", self.task.id, work.value)
-                if self._final(work, f"{type(error).__name__}: {error}"):
+                if await self._final(work, f"{type(error).__name__}: {error}"):
                     return
             await self._around.sleep(retry_delay(attempt))
 
@@ -321,11 +322,15 @@ class TaskRunner:
         if status is not self.status:
             self._show(status)
 
-    def _final(self, work: Work, error: str) -> bool:
+    async def _final(self, work: Work, error: str) -> bool:
         """End the task with `error` and return True; while stopping or removing, show it and return False."""
         if work in (Work.STOP, Work.REMOVE):
             self._explain(error)
             return False
+        if work is not Work.PREPARE and self.controller is not None:
+            # The exit code, where there is one, is worth knowing and not worth waiting for.
+            with contextlib.suppress(TemporaryFailure, RejectedByExecutor):
+                await self._look(self.controller)
         # A start that failed half-way may have left a process: it is stopped before the task counts as settled.
         self._settled = work is Work.PREPARE and not self._networks.maybe_attached
         self._show(task_machine.failed(self.status, error, self._around.clock(), self._seen.container))

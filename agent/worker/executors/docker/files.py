@@ -6,6 +6,7 @@ is refused.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -52,16 +53,30 @@ class TaskFiles:
         wanted = list(_wanted(spec, dependencies))
         if not wanted:
             return ()
-        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        kind = filesystem(self._root)
+        self._make_folder()
+        kind = filesystem(self._folder)
         if kind not in _IN_MEMORY:
+            self.remove()
             raise RejectedByExecutor(f"secrets need a tmpfs and {self._root} is on {kind}")
-        self._folder.mkdir(exist_ok=True, mode=0o700)
         return tuple(self._write(number, one) for number, one in enumerate(wanted))
 
     def remove(self) -> None:
-        """Forget them. A task that had none is no error."""
-        shutil.rmtree(self._folder, ignore_errors=not self._folder.exists())
+        """Forget them, and the folders above once they are empty. A task that had none is no error."""
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
+            # Not empty: other tasks, or other agents, have files there.
+            with contextlib.suppress(OSError):
+                self._root.rmdir()
+                self._root.parent.rmdir()
+
+    def _make_folder(self) -> None:
+        while True:
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                return self._folder.mkdir(exist_ok=True, mode=0o700)
+            except FileNotFoundError:
+                # Another agent took the folder above for abandoned in just this moment.
+                continue
 
     def _write(self, number: int, wanted: _Wanted) -> Delivered:
         path = self._folder / f"{number}-{wanted.kind}"
