@@ -81,7 +81,7 @@ class RelayDialer:
             made = await dial(
                 address,
                 self._identity(),
-                purpose=Purpose.BULK,
+                purpose=Purpose.RELAY,
                 expect_node=backend.node_id,
                 source=self._source,
                 timeout=ANSWER_TIMEOUT,

@@ -9,11 +9,14 @@ from agent.api_types.node import NodeRole
 
 
 class Purpose(StrEnum):
-    """What a connection is for; three of them to a manager, so that bulk never delays a heartbeat."""
+    """What a connection is for. A node holds one of each of the first three to a manager, so that bulk never delays a
+    heartbeat."""
 
     CONTROL = "control"
     BULK = "bulk"
     RAFT = "raft"
+    RELAY = "relay"
+    """Between any two nodes: connections to published ports that a task on the other node answers."""
     JOIN = "join"
     """Without a certificate: only `ca` and `join` may be called."""
 
