@@ -48,10 +48,12 @@ def run_from(unpacked: Path, code: str) -> str:
 
 def test_both_packages_come_whole(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    listed = subprocess.run(
-        ["git", "ls-files", "--", "swarmtui", "agent"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
-    present = {name for name in listed if (ROOT / name).exists()}
+    present = {
+        str(path.relative_to(ROOT))
+        for package in ("swarmtui", "agent")
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
     assert len(present) > 50
     assert present - names == set()
 
