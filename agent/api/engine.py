@@ -16,6 +16,8 @@ from yarl import URL
 from agent.api_types.errors import Unavailable
 
 CONNECT_PATIENCE = 5.0
+PING_PATIENCE = 2.0
+"""Seconds; an engine that hangs must not keep the swarm's routes from answering."""
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -98,9 +100,12 @@ class Engine:
             return answer
 
     async def headers(self, target: str) -> Mapping[str, str]:
-        """The headers of the engine's answer to a GET."""
-        async with self.request("GET", target) as response:
-            return dict(end_to_end(response.headers))
+        """The headers of the engine's answer to a GET; Unavailable when it takes longer than a ping may."""
+        try:
+            async with asyncio.timeout(PING_PATIENCE), self.request("GET", target) as response:
+                return dict(end_to_end(response.headers))
+        except TimeoutError as error:
+            raise self.unreachable(error) from error
 
     async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection of one's own, for one that is taken over."""

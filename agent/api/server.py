@@ -72,13 +72,13 @@ class ApiServer:
         return self._state.metrics
 
     async def __aenter__(self) -> ApiServer:
+        if self._state.engine is not None:
+            await self._state.front.learn(self._state.engine)
         self._socket = open_socket(self._socket_path, self._group)
         self._http = _Http(self._answer)
         self._listener = await asyncio.get_running_loop().create_unix_server(self._http, sock=self._socket.sock)
         self._lag = asyncio.create_task(self._state.metrics.measure_lag())
         self._state.events.listen_to(self._state.backend.store)
-        if self._state.engine is not None:
-            await self._state.front.learn(self._state.engine)
         return self
 
     async def __aexit__(
@@ -120,7 +120,9 @@ class ApiServer:
             )
         self._state.events.listen_to(self._state.backend.store)
         self._state.metrics.requests[match.kind.value, response.status] += 1
-        if not response.prepared and not isinstance(response, TakenOver | RelayedResponse):
+        if isinstance(response, TakenOver | RelayedResponse):
+            return response
+        if not response.prepared:
             ours = {**self._state.front.headers, **(STALE_WARNING if STALE in request else {})}
             response.headers.extend((name, value) for name, value in ours.items() if name not in response.headers)
         if match.kind is not RouteKind.PASSED and request.method not in ("GET", "HEAD") and response.status < 400:

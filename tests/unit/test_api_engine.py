@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from api_scripted import Client, ScriptedBackend, init_body, served
 
+from agent.api import engine as engine_module
+
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nApi-Version: 1.44\r\nContent-Length: 2\r\n\r\nOK"
 
@@ -291,3 +293,16 @@ async def test_events_of_the_engine_are_in_the_stream(tmp_path: Path) -> None:
             assert json.loads(await stream.content.readline())["Type"] == "node"
             assert json.loads(await stream.content.readline())["Type"] == "secret"
         assert engine.heads[-1].startswith("GET /v1.41/events?filters=%7B%7D HTTP/1.1")
+
+
+async def test_an_engine_that_hangs_does_not_hold_the_swarm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "PING_PATIENCE", 0.05)
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_unix_server(hang, tmp_path / "engine")
+    async with server, served(ScriptedBackend(engine_socket=str(tmp_path / "engine")), tmp_path) as client:
+        assert (await client.call("GET", "/_ping"))[1] == b"OK"
+        assert (await client.call("POST", "/swarm/init", init_body()))[0] == 200
