@@ -16,6 +16,9 @@ from typing import Any
 from swarmtui.playground.keeper import Configuration
 from swarmtui.playground.wire import Message
 
+_LONGEST_CLOSE = 30.0
+"""Seconds; removing the data of fifty engines takes some."""
+
 
 class KeeperFailed(Exception):
     """The keeper refused a request or is gone; the text says what happened."""
@@ -112,7 +115,11 @@ class KeeperLink:
     async def close(self) -> None:
         """End the session: instances, network, groups, folder. Raises KeeperFailed when something is left."""
         try:
-            await self._request("close")
+            async with asyncio.timeout(_LONGEST_CLOSE):
+                await self._request("close")
+        except TimeoutError:
+            # It hangs, or was stopped. Killed, it lets go of the session, and the sweep that follows can begin.
+            self._process.kill()
         except KeeperGone:
             # What it could not do is done by the sweep that follows.
             pass

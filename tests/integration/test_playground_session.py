@@ -208,6 +208,16 @@ async def test_a_killed_keeper_ends_the_session_and_says_so(opened: Open) -> Non
         await session.add()
 
 
+async def test_a_keeper_that_hangs_does_not_keep_the_session(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swarmtui.playground.keeping._LONGEST_CLOSE", 0.5)
+    async with PlaygroundSession(Options(nodes=2, tier="loopback", agent=STAND_IN)) as session:
+        keeper = kernel.parent_of(session.instances[0].pid)
+        assert keeper is not None
+        os.kill(keeper, signal.SIGSTOP)
+    assert kernel.start_time(keeper) is None
+    assert not session.folder.exists()
+
+
 async def test_cancelled_while_it_starts_it_leaves_nothing(opened: Open) -> None:
     begun = asyncio.Event()
     silent = (sys.executable, "-c", "import time; time.sleep(3600)")
