@@ -105,7 +105,7 @@ async def photograph(session: PlaygroundSession) -> None:
         await pilot.pause(3)
         await pictures.keys("5")
         await pictures.take("playground")
-        await pictures.keys("2", "end", "up")
+        await pictures.keys("2", "home")
         await pilot.pause(2)
         await pictures.take("services")
         await pictures.keys("end", "s", "backspace", "9", "enter")

@@ -20,6 +20,10 @@ from swarmtui.playground.places import BASE_VARIABLE
 from swarmtui.playground.session import Options, PlaygroundSession
 
 
+# A cluster of three starts, loses nodes and finds them again: seconds each, and more where a machine has other work.
+pytestmark = pytest.mark.timeout(150)
+
+
 @pytest.fixture(params=usable_tiers())
 async def session(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PlaygroundSession]:
     """A cluster of three in each tier."""
