@@ -167,6 +167,7 @@ async def test_a_full_disk_does_not_stop_a_task(tmp_path: Path, isolate: bool) -
                 await another.prepare()
                 await another.start()
             filler.unlink()
+            await controller.remove()
             await another.prepare()
             await another.start()
             assert await another.wait() == ExitStatus(0)
