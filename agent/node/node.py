@@ -139,7 +139,11 @@ class NodeAgent:
             if request.force_new_cluster:
                 raise Unimplemented("there is no other manager to be forced out: this cluster has one manager")
             record = self._addresses(request.listen_addr, request.advertise_addr)
-            founding = found(request, await self._describe(), record.advertise, self.clock, new_id)
+            try:
+                description = await self._describe()
+            except (TemporaryFailure, RejectedByExecutor) as error:
+                raise Unavailable(f"the node cannot be described: {error}") from None
+            founding = found(request, description, record.advertise, self.clock, new_id)
             await self._begin(
                 SwarmRecord(founding.cluster.id, founding.node.id, record.listen, record.advertise),
                 founding.identity,
@@ -304,8 +308,5 @@ class NodeAgent:
                     await self._take_up()
 
     async def _describe(self) -> NodeDescription:
-        try:
-            described = await self.executor.describe()
-        except (TemporaryFailure, RejectedByExecutor) as error:
-            raise Unavailable(f"the node cannot be described: {error}") from None
-        return msgspec.structs.replace(described, hostname=self.hostname)
+        """This host, under the name that people gave it. TemporaryFailure while its engine is away."""
+        return msgspec.structs.replace(await self.executor.describe(), hostname=self.hostname)

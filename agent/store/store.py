@@ -16,7 +16,7 @@ from agent.api_types.identity import IdSource, new_id
 from agent.api_types.times import Clock, now_ns
 from agent.raft.interface import Consensus
 from agent.store.entries import decode_entry, decode_objects, encode_entry, encode_objects, entry_nonce
-from agent.store.tables import StoreObject, Tables, stamp
+from agent.store.tables import Tables, stamp
 from agent.store.transactions import Change, Overlay, ReadTx, WriteTx
 from agent.store.watching import Commit, Event, EventKind, Watch, WatchQueue
 

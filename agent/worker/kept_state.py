@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from agent.api_types.task import Task, TaskStatus
 from agent.rpc.messages import ManagerAddress
@@ -92,7 +93,7 @@ class KeptState:
     def write_tasks(self, kept: Iterable[KeptTask], gone: Iterable[str]) -> None:
         """Make the newest state of some tasks durable, and that others are gone."""
         for one in kept:
-            _replace(self._path(one.task.id), _wrapped("task", msgspec.json.encode(one)))
+            _replace(self._path(one.task.id), _wrapped("task", msgspec.json.encode(_without_credentials(one))))
         for task_id in gone:
             self._path(task_id).unlink(missing_ok=True)
         _sync_folder(self._tasks)
@@ -150,6 +151,15 @@ def _replace(path: Path, content: bytes) -> None:
     finally:
         os.close(fd)
     os.rename(temporary, path)
+
+
+def _without_credentials(one: KeptTask) -> KeptTask:
+    """The task as it may go to a disk: a registry's credentials come again with the next assignment."""
+    container = one.task.spec.container_spec
+    if container is None or container.pull_options is None:
+        return one
+    spec = replace(one.task.spec, container_spec=replace(container, pull_options=None))
+    return replace(one, task=replace(one.task, spec=spec))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -158,6 +158,8 @@ def make_machine(settings: Settings) -> None:
     kernel.mount("sysfs", "/sys", "sysfs", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
     _mount_cgroups([cgroups.Hierarchy(**known) for known in settings.cgroups])  # type: ignore[arg-type]
     kernel.mount("tmpfs", "/run", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
+    # Secrets of tasks are files here; of its own, a power cut takes them along.
+    kernel.mount("tmpfs", "/dev/shm", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777")
     os.mkdir("/run/lock")
     # `docker` typed in the instance means the instance.
     os.symlink(f"{settings.folder}/docker.sock", "/run/docker.sock")

@@ -12,7 +12,7 @@ import pytest
 from engine import IMAGE, PrivateEngine
 from registry import registry
 
-from agent.api_types.container import ContainerSpec
+from agent.api_types.container import ContainerSpec, PullOptions
 from agent.api_types.identity import new_id
 from agent.api_types.task import Task, TaskSpec
 from agent.worker.executors.docker import DockerExecutor
@@ -35,8 +35,9 @@ async def executor_on(
         await one.close()
 
 
-async def prepared(executor: DockerExecutor, image: str) -> DockerController:
-    spec = TaskSpec(container_spec=ContainerSpec(image=image, args=["sh", "-c", "echo ran"]))
+async def prepared(executor: DockerExecutor, image: str, registry_auth: str = "") -> DockerController:
+    pull = PullOptions(registry_auth=registry_auth) if registry_auth else None
+    spec = TaskSpec(container_spec=ContainerSpec(image=image, args=["sh", "-c", "echo ran"], pull_options=pull))
     controller = await executor.controller(Task(id=new_id(), slot=1, service_id="s", spec=spec), Dependencies())
     await controller.prepare()
     return controller
@@ -68,6 +69,9 @@ async def test_an_image_is_pulled_with_credentials_and_only_with_them(engine: Pr
             assert asked == [image]
             shown = json.loads(engine.call("GET", f"/images/{image}/json"))
             assert shown["Config"]["Labels"] == {"from": "registry"}
+        forget(engine, image)
+        async with executor_on(engine) as with_service_credentials:
+            await prepared(with_service_credentials, image, served.credentials)
         forget(engine, image)
 
 

@@ -24,7 +24,7 @@ from worker_fakes import (
     run_virtual,
 )
 
-from agent.api_types.container import ConfigReference, ContainerSpec, SecretReference
+from agent.api_types.container import ConfigReference, ContainerSpec, PullOptions, SecretReference
 from agent.api_types.secret import Config, ConfigSpec, Secret, SecretSpec
 from agent.api_types.task import Endpoint, EndpointSpec, PortConfig, Task, TaskSpec, TaskState, TaskStatus
 from agent.rpc.messages import Assignments, ManagerAddress
@@ -555,3 +555,14 @@ def test_whatever_happens_states_rise_controllers_are_single_and_all_is_removed(
             assert ranks == sorted(ranks), task_id
 
     run_virtual(main)
+
+
+def test_credentials_for_a_registry_never_reach_the_disk(tmp_path: Path) -> None:
+    container = ContainerSpec(image="private/app", pull_options=PullOptions(registry_auth="c2VjcmV0"))
+    task = Task(id="t1", service_id="s", spec=TaskSpec(container_spec=container))
+    kept = KeptState(tmp_path)
+    kept.load()
+    kept.write_tasks([KeptTask(task, task.status)], [])
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and b"c2VjcmV0" in path.read_bytes()] == []
+    (found,) = KeptState(tmp_path).load().tasks
+    assert found.task.spec.container_spec == ContainerSpec(image="private/app")

@@ -87,7 +87,8 @@ class DockerController:
             spec = expand_spec(spec, Expansion.of(self._task, node))
             files = self._files.deliver(spec, self._dependencies)
             body = create_body(self._task, spec, Placement(self._around.owner, files))
-            not_pulled = await self._around.images.have(spec.image)
+            registry_auth = spec.pull_options.registry_auth if spec.pull_options is not None else ""
+            not_pulled = await self._around.images.have(spec.image, registry_auth)
             await self._whole(lambda: self._create(body, spec.image, not_pulled))
         else:
             # After a reboot of the host the container is there and what was in memory is not.

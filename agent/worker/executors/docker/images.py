@@ -54,20 +54,20 @@ class Images:
     engine: Engine
     credentials: Credentials = lambda image: None
     prefer_local: bool = False
-    _pulls: dict[str, asyncio.Task[str]] = field(default_factory=dict)
-    _waiting: dict[str, int] = field(default_factory=dict)
+    _pulls: dict[tuple[str, str], asyncio.Task[str]] = field(default_factory=dict)
+    _waiting: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    async def have(self, image: str) -> str:
-        """See to the image. Returns why the registry did not give it, or an empty text; whether it is here all the same
-        shows when the container is made.
+    async def have(self, image: str, registry_auth: str = "") -> str:
+        """See to the image; `registry_auth` is the value of X-Registry-Auth that came with the service.
 
-        An image named by its content is not asked for when it is here, and one by its id never.
+        Returns why the registry did not give it, or an empty text; whether it is here all the same shows when the
+        container is made. An image named by its content is not asked for when it is here, and one by its id never.
         """
         if _IMAGE_ID.fullmatch(image):
             return ""
         if (self.prefer_local or _DIGEST.search(image)) and await self._is_here(image):
             return ""
-        return await self._shared_pull(image)
+        return await self._shared_pull(image, registry_auth or self.credentials(image) or "")
 
     async def _is_here(self, image: str) -> bool:
         try:
@@ -78,26 +78,27 @@ class Images:
             raise
         return True
 
-    async def _shared_pull(self, image: str) -> str:
-        """Several tasks that ask for an image at once share one pull, which ends with the last of them."""
-        pull = self._pulls.get(image)
+    async def _shared_pull(self, image: str, registry_auth: str) -> str:
+        """Several tasks that ask for an image at once with the same credentials share one pull, which ends with the
+        last of them."""
+        asked = (image, registry_auth)
+        pull = self._pulls.get(asked)
         if pull is None or pull.done():
-            pull = self._pulls[image] = asyncio.create_task(self._pull(image))
-        self._waiting[image] = self._waiting.get(image, 0) + 1
+            pull = self._pulls[asked] = asyncio.create_task(self._pull(image, registry_auth))
+        self._waiting[asked] = self._waiting.get(asked, 0) + 1
         try:
             return await asyncio.shield(pull)
         finally:
-            self._waiting[image] -= 1
-            if not self._waiting[image]:
-                del self._waiting[image]
-                self._pulls.pop(image, None)
+            self._waiting[asked] -= 1
+            if not self._waiting[asked]:
+                del self._waiting[asked]
+                self._pulls.pop(asked, None)
                 pull.cancel()
                 await asyncio.gather(pull, return_exceptions=True)
 
-    async def _pull(self, image: str) -> str:
+    async def _pull(self, image: str, registry_auth: str) -> str:
         name, tag = reference_parts(image)
-        credentials = self.credentials(image)
-        headers = {"X-Registry-Auth": credentials} if credentials is not None else None
+        headers = {"X-Registry-Auth": registry_auth} if registry_auth else None
         try:
             async with self.engine.stream(
                 "POST", "images/create", query={"fromImage": name, "tag": tag}, headers=headers
