@@ -25,7 +25,7 @@ from swarmtui.playground.session import Options, PlaygroundSession
 from swarmtui.ui.app import SwarmApp
 
 TARGET = Path(__file__).parents[1] / "screenshots"
-SIZE = (132, 36)
+SIZE = (128, 30)
 FONT = "DejaVu Sans Mono"
 PATIENCE = 60.0
 
@@ -74,12 +74,11 @@ class Pictures:
 
 
 async def converged(api: EngineClient) -> bool:
-    """Whether every service runs as many tasks as it wants."""
-    services = await api.services(status=True)
-    statuses = [one.service_status for one in services]
-    return bool(services) and all(
-        status is not None and status.running_tasks >= status.desired_tasks > 0 for status in statuses
-    )
+    """Whether every replica runs, on a node that is there."""
+    ready = {node.id for node in await api.nodes() if node.status.state == "ready"}
+    running = [task for task in await api.tasks() if task.desired_state == task.status.state == "running"]
+    wanted = sum(spec["Mode"]["Replicated"]["Replicas"] for spec in SERVICES)
+    return len([task for task in running if task.node_id in ready]) == wanted
 
 
 async def node_down(api: EngineClient) -> bool:
