@@ -185,6 +185,9 @@ ACTIONS: tuple[Action, ...] = (
 # fmt: on
 """Every action, in the order in which the help shows them."""
 
+TYPING = frozenset({"app.prompt", "view.filter", "log.search", "log.filter"})
+"""Actions that open a line to type in."""
+
 BY_ID = {action.id: action for action in ACTIONS}
 
 
@@ -198,6 +201,8 @@ def bindings(*scopes: Scope) -> list[Binding | tuple[str, str] | tuple[str, str,
             show=False,
             id=action.id,
             tooltip=action.help,
+            # Before the widget with the focus has its turn: the next letter typed must already go to the prompt.
+            priority=action.id in TYPING,
         )
         for action in ACTIONS
         if action.scope in scopes and action.keys

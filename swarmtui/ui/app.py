@@ -55,10 +55,12 @@ class SwarmApp(ThemedApp):
         keys: Mapping[str, str] | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], str] = wall_clock,
+        pause: float = 0.25,
     ) -> None:
         """`keys`: by action id, keys separated by commas, from the configuration. `glyphs`: unicode or ascii.
 
-        `now` gives seconds since 1970 for ages, `clock` the time of day in the header.
+        `now` gives seconds since 1970 for ages, `clock` the time of day in the header; `pause` seconds must pass between
+        showing a change and doing it.
         """
         super().__init__(theme)
         if connect is None and playground is None:
@@ -77,6 +79,7 @@ class SwarmApp(ThemedApp):
             playground=playground,
             readonly=readonly,
             production=production,
+            pause=pause,
         )
         """The screen below all dialogs."""
 

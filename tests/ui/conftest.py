@@ -88,7 +88,7 @@ async def console(
     """The console, connected and showing services."""
     cluster = cluster if cluster is not None else shop()
     client = FakeClient(cluster)
-    settings.setdefault("context", "test")
+    settings = {"context": "test", "pause": 0, **settings}
     app = SwarmApp(lambda: client, now=lambda: START + 1.0, clock=lambda: "14:03:27", **settings)
     async with app.run_test(size=size, notifications=True) as pilot:
         there = Console(app, pilot, cluster, client)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import console
+from textual.events import Key
 from textual.widgets import Input
 from ui_fake_cluster import FakeCluster, FakePlayground, identity
 
@@ -142,7 +143,7 @@ async def test_prompt_suggests_completes_and_remembers() -> None:
         await there.press("up")
         assert line.value == "nodes"
         await there.press("escape")
-        await there.until(lambda: not there.app.screen.query(Input))
+        await there.until(lambda: not there.app.main.asking)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -270,6 +271,23 @@ async def test_a_read_only_context_changes_nothing_and_a_production_one_is_frame
         await there.press("ctrl+k")
         assert there.app.screen is there.app.main
         assert any(line.startswith("┏") for line in there.lines)
+
+
+async def test_what_is_typed_ahead_goes_to_the_prompt_and_never_confirms_unseen() -> None:
+    async with console((100, 30), pause=3600) as there:
+        await there.press("down", "down", "down", "enter")
+        await there.sees("web.1")
+        app = there.app
+        # As fast as a paste: no message is processed between the keys.
+        for key in ("escape", "colon", *"scale", "space", *"web", "space", "9", "enter", "enter"):
+            app.post_message(
+                Key(key, " " if key == "space" else ":" if key == "colon" else key if len(key) == 1 else None)
+            )
+        await there.sees("replicas  6 → 9", "[Enter] do it")
+        await there.press("enter", "enter")
+        assert there.client.calls == []
+        assert app.main.table is not None
+        assert app.main.table.data.sort_column.key == "name"
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -7,13 +7,13 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from textual.screen import Screen
-from textual.widget import Widget
 
 if TYPE_CHECKING:
     from swarmtui.ui.widgets.log_view import LogView
+    from swarmtui.ui.widgets.prompt_bar import PromptBar
 
 
 class AskingScreen(Screen[Any]):
@@ -38,21 +38,26 @@ class AskingScreen(Screen[Any]):
     def log_since(self, minutes: str) -> None:
         """Reads the log again from so many minutes ago, where there is a log to be read."""
 
-    def ask(self, purpose: str, text: str) -> None:
-        """Opens the prompt; its import waits until somebody types."""
-        from swarmtui.ui.widgets.prompt_bar import PromptBar, Purpose
+    @property
+    def prompt(self) -> PromptBar | None:
+        """The prompt, where one is there already."""
+        for bar in self.query("#prompt"):
+            return cast("PromptBar", bar)
+        return None
 
-        if not self.query(PromptBar):
+    @property
+    def asking(self) -> bool:
+        """Whether the prompt is open."""
+        return self.prompt is not None and self.prompt.display
+
+    def ask(self, purpose: str, text: str) -> None:
+        """Opens the prompt."""
+        from swarmtui.ui.widgets.prompt_bar import Purpose
+
+        if self.prompt is not None:
             wanted = Purpose(purpose)
             suggest = self.suggest if wanted is Purpose.COMMAND else _nothing
-            self.prompt_home().mount(PromptBar(wanted, text, suggest, self.typed(purpose)), before=self.prompt_before)
-
-    prompt_before = "#keys"
-    """What the prompt stands above: the line of keys at the bottom."""
-
-    def prompt_home(self) -> Widget:
-        """What the prompt is mounted in."""
-        return self
+            self.prompt.open(wanted, text, suggest, self.typed(purpose))
 
     def _logs(self) -> Sequence[LogView]:
         from swarmtui.ui.widgets.log_view import LogView
@@ -79,14 +84,14 @@ class AskingScreen(Screen[Any]):
 
     async def on_prompt_bar_done(self, message: Any) -> None:
         """Enter."""
-        await self.close_prompt()
+        self.close_prompt()
         for view in self._logs():
             if message.purpose in ("search", "only"):
                 view.focus()
 
-    async def on_prompt_bar_left(self, message: Any) -> None:
+    def on_prompt_bar_left(self, message: Any) -> None:
         """Escape: the search or the filter ends."""
-        await self.close_prompt()
+        self.close_prompt()
         for view in self._logs():
             if message.purpose == "search":
                 view.set_search("")
@@ -95,9 +100,10 @@ class AskingScreen(Screen[Any]):
             if message.purpose in ("search", "only"):
                 view.focus()
 
-    async def close_prompt(self) -> None:
+    def close_prompt(self) -> None:
         """Takes the prompt away."""
-        await self.query("#prompt").remove()
+        if self.prompt is not None:
+            self.prompt.close()
 
     async def _save(self, view: LogView, name: str) -> None:
         stamp = time.strftime("%Y%m%d-%H%M%S")

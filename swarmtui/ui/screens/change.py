@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from textual import work
@@ -102,8 +103,15 @@ class ChangeScreen(ModalScreen[None]):
         operations: Sequence[Operation],
         start: Callable[[Operation], RunningOperation],
         glyphs: GlyphSet,
+        *,
+        pause: float = 0.25,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`pause` seconds must pass between showing and doing: an Enter that came too soon was meant for something else."""
         super().__init__()
+        self._pause = pause
+        self._monotonic = monotonic
+        self._seen_since = float("inf")
         self._operations = list(operations)
         self._start = start
         self._glyphs = glyphs
@@ -142,6 +150,7 @@ class ChangeScreen(ModalScreen[None]):
                 await self.query_one(Vertical).mount(prompt, before="#keys")
                 prompt.focus()
         self._show_keys()
+        self._seen_since = self._monotonic()
 
     def _preview_content(self) -> Content:
         if len(self._previews) == 1:
@@ -192,7 +201,7 @@ class ChangeScreen(ModalScreen[None]):
             if all(each.finished for each in self._under_way):
                 self.dismiss()
             return
-        if not self._can_start:
+        if not self._can_start or self._monotonic() - self._seen_since < self._pause:
             return
         if self._typed_name:
             typed = self.query_one(Input)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal
 from textual.timer import Timer
-from textual.widget import Widget
+from textual.widget import AwaitMount, Widget
 
 from swarmtui.ui.actions import BY_ID, Action, Danger, Scope, footer_actions
 from swarmtui.ui.glyphs import GlyphSet
@@ -135,7 +135,10 @@ class ConsoleScreen(AskingScreen):
         self.call_after_refresh(self._begin)
 
     async def _begin(self) -> None:
-        """After the first paint: the log."""
+        """After the first paint: the log, and the prompt."""
+        from swarmtui.ui.widgets.prompt_bar import PromptBar
+
+        await self.mount(PromptBar(), before=self.footer)
         await self.query_one("#log-place").remove()
         await self.query_one("#body").mount(self.log_view)
         self._show()
@@ -315,12 +318,17 @@ class ConsoleScreen(AskingScreen):
 
     def _mount_once(self, widget: Widget) -> None:
         if widget.parent is None:
-            self.query_one("#views").mount(widget)
+            self.run_worker(self._mounted(self.query_one("#views").mount(widget)), group="mount")
+
+    async def _mounted(self, mounting: AwaitMount) -> None:
+        await mounting
+        self._focus_place()
 
     def _focus_place(self) -> None:
         wanted = self.log_view if self.place.view == "logs" else self.table
-        if wanted is not None:
-            self.call_after_refresh(wanted.focus)
+        if wanted is not None and wanted.is_mounted and not self.asking:
+            # At once: a key that is typed next belongs to what is seen next.
+            self.set_focus(wanted)
 
     def _name_place(self) -> None:
         name_of = self.session.name_of if self.session is not None else (lambda kind, key: key[:12])

@@ -27,15 +27,19 @@ class MainScreen(ConsoleScreen):
 
     BINDINGS = bindings(*OWN_SCOPES)
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, pause: float = 0.25, **settings: Any) -> None:
         super().__init__(**settings)
+        self.pause = pause
+        """Seconds between showing a change and doing it, at least."""
         self._typed: dict[str, list[str]] = {}
 
     # Carrying out
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Keys of a scope work only where the scope applies."""
+        """Keys of a scope work only where the scope applies; while a line is typed its letters are letters."""
         del parameters
+        if action == "app_prompt" and self.asking:
+            return False
         for scope in (Scope.NODES, Scope.SERVICES, Scope.PLAYGROUND):
             if scope not in self.scopes and any(a.method == action for a in BY_ID.values() if a.scope is scope):
                 return False
@@ -80,12 +84,12 @@ class MainScreen(ConsoleScreen):
         """A table's filter applies while it is typed."""
         if message.purpose == "/" and (table := self.table) is not None:
             problem = table.set_filter(message.text)
-            for prompt in self.query("PromptBar"):
-                prompt.say(problem or f"{table.row_count} rows")  # type: ignore[attr-defined]
+            if self.prompt is not None:
+                self.prompt.say(problem or f"{table.row_count} rows")
 
     async def on_prompt_bar_done(self, message: Any) -> None:
         """Enter: a command is carried out, a filter stays."""
-        await self.close_prompt()
+        self.close_prompt()
         remembered = self._typed.setdefault(str(message.purpose), [])
         if message.text and message.text not in remembered[-1:]:
             remembered.append(message.text)
@@ -97,9 +101,9 @@ class MainScreen(ConsoleScreen):
             if message.text.strip():
                 await self.run_command(message.text)
 
-    async def on_prompt_bar_left(self, message: Any) -> None:
+    def on_prompt_bar_left(self, message: Any) -> None:
         """Escape: a filter is taken away again."""
-        await self.close_prompt()
+        self.close_prompt()
         if message.purpose == "/" and self.table is not None:
             self.table.set_filter("")
             self.table.focus()
@@ -402,7 +406,9 @@ class MainScreen(ConsoleScreen):
 
         session = self.session
         assert session is not None
-        self.app.push_screen(ChangeScreen(operations, lambda each: session.start(each, self._heard), self.glyphs))
+        self.app.push_screen(
+            ChangeScreen(operations, lambda each: session.start(each, self._heard), self.glyphs, pause=self.pause)
+        )
 
     def _heard(self, running: RunningOperation) -> None:
         """A change went on: the header shows it, and its end is told when no dialog watches."""

@@ -90,7 +90,7 @@ class PlaygroundView(Vertical):
     DEFAULT_CSS = """
     PlaygroundView { height: 1fr; }
     PlaygroundView #session { height: 2; padding: 0 1; }
-    PlaygroundView #instances { width: 2fr; min-width: 40; }
+    PlaygroundView #instances { width: 2fr; max-width: 52; }
     PlaygroundView #instance { width: 3fr; height: 1fr; border: round $border-blurred; padding: 0 1;
         border-title-color: $accent; border-title-style: bold; }
     """

@@ -8,7 +8,6 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widget import Widget
 from textual.widgets import Static
 
 from swarmtui.ui.actions import Scope, bindings
@@ -17,6 +16,7 @@ from swarmtui.ui.log_buffer import Line
 from swarmtui.ui.log_painter import Times
 from swarmtui.ui.screens.asking import AskingScreen
 from swarmtui.ui.widgets.log_view import LogView
+from swarmtui.ui.widgets.prompt_bar import PromptBar
 
 
 class TextScreen(AskingScreen, ModalScreen[None]):
@@ -45,6 +45,7 @@ class TextScreen(AskingScreen, ModalScreen[None]):
         with Vertical() as frame:
             frame.border_title = Content(f" {self._heading} ").markup
             yield LogView(glyphs=self._glyphs, max_lines=1_000_000)
+            yield PromptBar()
             yield Static(Content("Esc leave   / search   w wrap   c copy"), id="keys")
 
     def on_mount(self) -> None:
@@ -55,10 +56,6 @@ class TextScreen(AskingScreen, ModalScreen[None]):
         view.painter.wrapped = self._wrapped
         view.write([Line(0, line, "") for line in self._lines])
         view.focus()
-
-    def prompt_home(self) -> Widget:
-        """Inside the frame."""
-        return self.query_one(Vertical)
 
     def action_dialog_leave(self) -> None:
         """Closes it."""

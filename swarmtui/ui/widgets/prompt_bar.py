@@ -51,30 +51,39 @@ class PromptBar(Horizontal):
     class Left(Changed):
         """Escape: nothing is wanted."""
 
-    def __init__(
-        self, purpose: Purpose, text: str, suggest: Callable[[str], Sequence[str]], history: Sequence[str]
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__(id="prompt")
-        self.purpose = purpose
+        self.purpose = Purpose.COMMAND
         """What is asked for."""
-        self._start = text
-        self._suggest = suggest
-        self._history = [*history, text]
-        self._place = len(self._history) - 1
+        self.display = False
+        self._suggest: Callable[[str], Sequence[str]] = lambda text: ()
+        self._history: list[str] = []
+        self._place = 0
+        self._line = Input("", select_on_focus=False, compact=True)
 
     def compose(self) -> ComposeResult:
         """Sign, input, hint."""
-        sign = self.purpose.value
-        yield Static(Content(sign if len(sign) == 1 else f"{sign} "), id="prompt-sign")
-        yield Input(self._start, select_on_focus=False, compact=True)
+        yield Static(Content(self.purpose.value), id="prompt-sign")
+        yield self._line
         yield Static("", id="prompt-hint")
 
-    def on_mount(self) -> None:
-        """Ready to be typed into."""
-        line = self.query_one(Input)
-        line.focus()
-        line.cursor_position = len(self._start)
-        self._hint(self._start)
+    def open(
+        self, purpose: Purpose, text: str, suggest: Callable[[str], Sequence[str]], history: Sequence[str]
+    ) -> None:
+        """Asks. The focus is here when this returns: what is typed at once after the key belongs to the prompt."""
+        self.purpose, self._suggest, self._history = purpose, suggest, [*history, text]
+        self._place = len(self._history) - 1
+        sign = purpose.value
+        self.query_one("#prompt-sign", Static).update(Content(sign if len(sign) == 1 else f"{sign} "))
+        self.display = True
+        with self.prevent(Input.Changed):
+            self._put(text)
+        self._hint(text)
+        self.screen.set_focus(self._line)
+
+    def close(self) -> None:
+        """No longer asks."""
+        self.display = False
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Tells the screen, and shows what it may become."""
@@ -91,11 +100,11 @@ class PromptBar(Horizontal):
         """Escape leaves, Tab completes, up and down go through what was typed before."""
         if event.key == "escape":
             event.stop()
-            self.post_message(self.Left(self.purpose, self.query_one(Input).value))
+            self.post_message(self.Left(self.purpose, self._line.value))
         elif event.key == "tab":
             event.stop()
             event.prevent_default()
-            if found := self._suggest(self.query_one(Input).value):
+            if found := self._suggest(self._line.value):
                 self._put(found[0] + " ")
         elif event.key in ("up", "down"):
             event.stop()
@@ -107,9 +116,8 @@ class PromptBar(Horizontal):
         self.query_one("#prompt-hint", Static).update(Content(safe(text)))
 
     def _put(self, text: str) -> None:
-        line = self.query_one(Input)
-        line.value = text
-        line.cursor_position = len(text)
+        self._line.value = text
+        self._line.cursor_position = len(text)
 
     def _hint(self, text: str) -> None:
         found = "  ".join(self._suggest(text)[:8])
