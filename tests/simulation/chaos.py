@@ -160,7 +160,7 @@ class Chaos:
 
     async def restart_agent(self) -> None:
         node = self.world.nodes[self.pick_node()]
-        self._background.append(asyncio.ensure_future(node.restart_agent(self.rng.uniform(0.1, 20))))
+        self._background.append(self.world.spawn(node.restart_agent(self.rng.uniform(0.1, 20))))
 
     async def remove_node(self) -> None:
         """Removed by force, while it may live; another host takes its place."""

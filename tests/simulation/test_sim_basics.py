@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 from stories import simulate
 from world import World, make_spec, with_image
 
 from agent.api_types.node import NodeAvailability
+from agent.api_types.service import UpdateConfig
+from agent.api_types.task import RestartPolicy, TaskState
+from agent.api_types.times import SECOND, parse_time
 
 
 def test_a_service_comes_up_scales_and_goes() -> None:
@@ -139,5 +143,119 @@ def test_a_rolling_update_replaces_all_and_a_rollback_brings_them_back() -> None
         assert (status.state, status.message) == ("rollback_completed", "rollback completed")
         images = {task.spec.container_spec.image for task in world.running(service) if task.spec.container_spec}
         assert images == {"good:1"}
+
+    simulate(story)
+
+
+def test_tasks_of_a_node_that_is_down_for_a_day_are_given_up() -> None:
+    async def story(world: World) -> None:
+        await world.set_heartbeat_period(600)
+        service = await world.create_service("web", make_spec(replicas=4))
+        await world.settled()
+        world.nodes["01"].power_off()
+        lost = next(task for task in world.running(service) if task.node_id == "01")
+        await asyncio.sleep(23 * 3600)
+        assert world.task(lost.id).status.state is TaskState.RUNNING
+        await asyncio.sleep(2 * 3600)
+        assert world.task(lost.id).status.state is TaskState.ORPHANED
+        assert world.task(lost.id).status.err == "the node of the task has been down for 24 hours"
+
+    simulate(story, nodes=2)
+
+
+def test_tasks_of_a_removed_node_are_given_up_at_once() -> None:
+    async def story(world: World) -> None:
+        service = await world.create_service("web", make_spec(replicas=4))
+        await world.settled()
+        lost = [task for task in world.running(service) if task.node_id == "01"]
+        world.nodes.pop("01")
+        await world.remove_node("01")
+        assert await world.settled() < 2
+        assert [world.task(task.id).status.state for task in lost] == [TaskState.ORPHANED]
+
+    simulate(story)
+
+
+def test_a_failing_task_is_restarted_after_the_delay_as_often_as_it_may() -> None:
+    """Over changes of leader too: delay and attempts are in the store."""
+
+    async def story(world: World) -> None:
+        restart = RestartPolicy(condition="any", delay=5 * SECOND, max_attempts=3)
+        service = await world.create_service("web", make_spec(replicas=1, image="bad", restart=restart))
+        for _ in range(20):
+            await asyncio.sleep(1.7)
+            await world.change_leader(pause=0.1)
+        tasks = sorted(world.tasks(service), key=lambda task: task.created_at)
+        assert len(tasks) == 4
+        assert all(task.status.state is TaskState.FAILED for task in tasks)
+        assert tasks[-1].desired_state is TaskState.SHUTDOWN
+        for before, after in pairwise(tasks):
+            pause = parse_time(after.start_after) - parse_time(before.status.timestamp)
+            assert 5 * SECOND <= pause < 6 * SECOND
+            assert parse_time(after.status.timestamp) > parse_time(after.start_after)
+
+    simulate(story)
+
+
+def test_labels_that_no_longer_fit_move_tasks() -> None:
+    async def story(world: World) -> None:
+        picky = make_spec(replicas=4, constraints=["node.labels.zone == a"])
+        service = await world.create_service("web", picky)
+        await world.settled()
+        assert {task.node_id for task in world.running(service)} == {"02", "04"}
+        await world.set_labels("02", {"zone": "b"})
+        assert await world.settled() < 3
+        assert {task.node_id for task in world.running(service)} == {"04"}
+        rejected = [task for task in world.tasks(service) if task.status.state is TaskState.REJECTED]
+        assert {task.status.err for task in rejected} == {"assigned node no longer meets constraints"}
+
+    simulate(story)
+
+
+def test_a_bad_update_is_rolled_back_by_itself() -> None:
+    async def story(world: World) -> None:
+        # The delay is longer than the half second for which a bad task runs.
+        careful = UpdateConfig(parallelism=1, delay=SECOND, failure_action="rollback", monitor=SECOND)
+        service = await world.create_service("web", make_spec(replicas=4, update=careful))
+        await world.settled()
+        before = {task.id for task in world.running(service)}
+        await world.update_service(service, with_image("bad:2"))
+        await world.settled()
+        status = world.service(service).update_status
+        assert status is not None
+        assert status.state == "rollback_completed"
+        assert len(before & {task.id for task in world.running(service)}) == 3, "only one was ever replaced"
+
+    simulate(story)
+
+
+def test_start_first_never_has_fewer_running() -> None:
+    async def story(world: World) -> None:
+        config = UpdateConfig(parallelism=2, order="start-first", monitor=SECOND)
+        service = await world.create_service("web", make_spec(replicas=4, update=config))
+        await world.settled()
+        await world.update_service(service, with_image("good:2"))
+        fewest = 4
+        while world.wrong() is not None:
+            await asyncio.sleep(0.02)
+            running = [task for task in world.tasks(service) if task.status.state is TaskState.RUNNING]
+            fewest = min(fewest, len(running))
+        assert fewest == 4
+
+    simulate(story)
+
+
+def test_a_new_update_cancels_the_one_that_runs() -> None:
+    async def story(world: World) -> None:
+        slow = UpdateConfig(parallelism=1, delay=10 * SECOND)
+        service = await world.create_service("web", make_spec(replicas=4, update=slow))
+        await world.settled()
+        await world.update_service(service, with_image("good:2"))
+        await asyncio.sleep(12)
+        await world.update_service(service, with_image("good:3"))
+        await world.settled()
+        images = [task.spec.container_spec.image for task in world.tasks(service) if task.spec.container_spec]
+        assert images.count("good:3") == 4
+        assert images.count("good:2") < 4
 
     simulate(story)

@@ -27,9 +27,10 @@ from agent.manager.reaper import Reaper
 from agent.manager.restart import DelayedStarts
 from agent.manager.scheduler.filters import HostPortFilter
 from agent.manager.slots import Slot
+from agent.store import watching
 
 SEEDS = int(os.environ.get("SEEDS", "160"))
-BLOCK = 20
+BLOCK = 10
 """Seeds in one test."""
 
 
@@ -46,6 +47,28 @@ def _quiet() -> Iterator[None]:
 def test_all_is_well_after_any_chaos(first: int) -> None:
     for seed in range(first, min(first + BLOCK, SEEDS)):
         run_chaos(seed)
+
+
+def test_all_is_well_although_readers_of_the_store_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every loop falls behind again and again and starts over from a snapshot."""
+    cut_off = watching.Watch.cut_off
+    offer = watching.Watch.offer
+    times: list[watching.Watch] = []
+
+    def counted(self: watching.Watch) -> None:
+        times.append(self)
+        cut_off(self)
+
+    def limited(self: watching.Watch, commit: watching.Commit) -> None:
+        # The invariants watch all tables and must see every commit.
+        monkeypatch.setattr(watching, "READER_LIMIT", 5 if self._kinds else 10**9)
+        offer(self, commit)
+
+    monkeypatch.setattr(watching.Watch, "cut_off", counted)
+    monkeypatch.setattr(watching.Watch, "offer", limited)
+    for seed in range(5):
+        run_chaos(seed)
+    assert len(times) > 100
 
 
 STEPS = [

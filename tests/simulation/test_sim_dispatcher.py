@@ -13,12 +13,9 @@ from agent.api_types.container import SecretReference
 from agent.api_types.node import Node, NodeState
 from agent.api_types.secret import Secret, SecretSpec
 from agent.api_types.service import Service
-from agent.api_types.swarm import Cluster, DispatcherConfig
 from agent.api_types.task import PortConfig, Task, TaskState, TaskStatus
-from agent.api_types.times import SECOND
 from agent.rpc.messages import StatusReport, TaskReport
 from agent.rpc.peer import Peer
-from agent.store.transactions import WriteTx
 
 INGRESS = PortConfig(protocol="tcp", target_port=80, published_port=8080, publish_mode="ingress")
 
@@ -103,12 +100,7 @@ def test_a_silent_node_is_down_after_three_periods() -> None:
 
 def test_the_period_of_the_cluster_is_obeyed() -> None:
     async def story(world: World) -> None:
-        def change(tx: WriteTx) -> None:
-            cluster = tx.all(Cluster)[0]
-            config = DispatcherConfig(heartbeat_period=5 * SECOND)
-            tx.update(msgspec.structs.replace(cluster, spec=msgspec.structs.replace(cluster.spec, dispatcher=config)))
-
-        await world.store.update(change)
+        await world.set_heartbeat_period(5)
         await world.settled()
         await asyncio.sleep(20)
         assert down_events(world) == []

@@ -7,7 +7,8 @@ import contextlib
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import msgspec
 from invariants import Invariants
@@ -28,7 +29,7 @@ from agent.api_types.service import (
     UpdateState,
     UpdateStatus,
 )
-from agent.api_types.swarm import Cluster, SwarmSpec
+from agent.api_types.swarm import Cluster, DispatcherConfig, SwarmSpec
 from agent.api_types.task import Endpoint, EndpointSpec, Placement, PortConfig, RestartPolicy, Task, TaskSpec, TaskState
 from agent.api_types.times import SECOND, format_time
 from agent.manager.constraints import placement_fits
@@ -85,6 +86,12 @@ class World:
             await asyncio.gather(*self._running, *lives, return_exceptions=True)
         self.check()
 
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work beside the story, which ends with the world."""
+        task = asyncio.ensure_future(work)
+        self._running.append(task)
+        return task
+
     # -- the manager
 
     def lead(self) -> None:
@@ -121,7 +128,7 @@ class World:
         manager = self.manager
         assert manager is not None
 
-        self._running.append(asyncio.ensure_future(_serve(manager, end, link)))
+        self.spawn(_serve(manager, end, link))
 
     # -- hosts
 
@@ -134,7 +141,7 @@ class World:
         node.serve = self._serve
         self.nodes[node_id] = node
         self._all_nodes.append(node)
-        self._running.append(asyncio.ensure_future(node.run()))
+        self.spawn(node.run())
         return node
 
     async def set_availability(self, node_id: str, availability: NodeAvailability) -> None:
@@ -216,7 +223,22 @@ class World:
     async def remove_service(self, service_id: str) -> None:
         await self.store.update(lambda tx: tx.delete(Service, service_id))
 
+    async def set_heartbeat_period(self, seconds: int) -> None:
+        def change(tx: WriteTx) -> None:
+            cluster = tx.all(Cluster)[0]
+            dispatcher = DispatcherConfig(heartbeat_period=seconds * SECOND)
+            tx.update(
+                msgspec.structs.replace(cluster, spec=msgspec.structs.replace(cluster.spec, dispatcher=dispatcher))
+            )
+
+        await self.store.update(change)
+
     # -- looking
+
+    def task(self, task_id: str) -> Task:
+        task = self.store.view(lambda tx: tx.get(Task, task_id))
+        assert task is not None
+        return task
 
     def check(self) -> None:
         """Hold every commit so far against the invariants, and see that the leader's loops still run."""
@@ -264,6 +286,9 @@ class World:
         for node in self.nodes.values():
             if node.id in node_of and node.answers != (node_of[node.id].status.state is NodeState.READY):
                 return f"node {node.id} is {node_of[node.id].status.state}, it answers: {node.answers}"
+            remembered = {task.id for task in tasks if task.node_id == node.id}
+            if node.answers and not node.removed and set(node.processes) - remembered:
+                return f"node {node.id} was not told to forget {sorted(set(node.processes) - remembered)}"
             should = {task.id for task in tasks if task.node_id == node.id and wanted(task)}
             if node.answers and not node.removed and node.running != should:
                 return f"node {node.id} runs {sorted(node.running)} instead of {sorted(should)}"

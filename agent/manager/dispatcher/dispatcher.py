@@ -146,10 +146,7 @@ class Dispatcher(ControlLoop):
             if node_id not in known:
                 self._remove(node_id)
             else:
-                session.tasks_changed(task.id for task in self._tasks_of(node_id))
-
-    def _tasks_of(self, node_id: str) -> list[Task]:
-        return self.store.view(lambda tx: tx.find(Task, "node", node_id))
+                session.start_over()
 
     def observe(self, commit: Commit) -> None:
         changed: dict[str, list[str]] = {}

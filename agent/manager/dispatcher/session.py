@@ -38,12 +38,18 @@ class Session:
         self._sent_table: IngressTable | None = None
         self._assignments = NodeAssignments(node_id)
         self._changed: dict[str, None] = {}
+        self._is_complete = False
         self._end: SessionEnd | None = None
         self._wake = asyncio.Event()
 
     def tasks_changed(self, task_ids: Iterable[str]) -> None:
         """Tasks of the node were made, changed or removed."""
         self._changed.update(dict.fromkeys(task_ids))
+        self._wake.set()
+
+    def start_over(self) -> None:
+        """What changed is not known any more: send everything again."""
+        self._is_complete = False
         self._wake.set()
 
     def table_changed(self) -> None:
@@ -59,17 +65,23 @@ class Session:
     async def send_all(self, ready: SessionReady) -> None:
         """Send everything until the session is ended from this side. StreamFailed when it breaks."""
         await self._stream.send(ready)
+        while self._end is None:
+            self._wake.clear()
+            await self._send_assignments()
+            await self._send_table()
+            await self._wake.wait()
+            # What belongs together (the tasks of one scheduling pass) mostly comes together.
+            await asyncio.sleep(GATHER)
+        await self._stream.send(self._end)
+
+    async def _send_assignments(self) -> None:
+        if self._is_complete:
+            await self._send_changes()
+            return
+        self._is_complete = True
+        self._changed.clear()
         complete = self._store.view(lambda tx: self._assignments.complete(tx, self._store.index))
         await self._stream.send(complete)
-        while self._end is None:
-            await self._send_table()
-            if not self._changed and self._end is None:
-                await self._wake.wait()
-                # What belongs together (the tasks of one scheduling pass) mostly comes together.
-                await asyncio.sleep(GATHER)
-            self._wake.clear()
-            await self._send_changes()
-        await self._stream.send(self._end)
 
     async def _send_changes(self) -> None:
         changed, self._changed = self._changed, {}

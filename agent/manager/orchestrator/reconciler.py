@@ -105,11 +105,12 @@ class Reconciler(ControlLoop):
         self._dirty.add(service.id)
 
     def _observe_task(self, event: Event, task: Task) -> None:
+        if event.kind is EventKind.REMOVE:
+            self._ran.pop(task.id, None)
         service = self._services.get(task.service_id)
         if service is None:
             return
         if event.kind is EventKind.REMOVE:
-            self._ran.pop(task.id, None)
             if wanted(task):
                 self._dirty.add(service.id)
             return

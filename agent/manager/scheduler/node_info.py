@@ -15,6 +15,9 @@ FAILURE_WINDOW = 5 * 60 * SECOND
 FAULTY = 5
 """Failures of a service within the window that make a node the last choice for it."""
 
+MOST_FAILURES = 100
+"""Failures of one service that a node remembers; more would not make it come later than last."""
+
 HOST = "host"
 HostPort = tuple[str, int]
 """Protocol and number of a port that is published on the task's node alone."""
@@ -91,7 +94,12 @@ class NodeInfo:
 
     def failed(self, service: ServiceVersion, when: int) -> None:
         """A task of the service failed here at `when` (nanoseconds)."""
-        self._failures.setdefault(service, deque()).append(when)
+        if service not in self._failures:
+            # Services that failed here long ago, or exist no more, are forgotten when another one fails.
+            self._failures = {
+                other: times for other, times in self._failures.items() if times[-1] >= when - FAILURE_WINDOW
+            }
+        self._failures.setdefault(service, deque(maxlen=MOST_FAILURES)).append(when)
 
     def failures(self, service: ServiceVersion, now: int) -> int:
         """Failures of the service within the window; 0 below the number that makes the node faulty."""

@@ -24,6 +24,7 @@ class Invariants:
         self._votes: dict[tuple[int, str], str] = {}
         self._entries: dict[tuple[int, int], tuple[Entry, int | None]] = {}
         self._committed: dict[int, Entry] = {}
+        self._committed_in: dict[int, int] = {}
         self._last_committed = 0
         self._digests: dict[int, bytes] = {}
         self._seen_commit: dict[str, int] = {}
@@ -79,7 +80,11 @@ class Invariants:
         other = self._leaders.setdefault(core.term, core.id)
         if other != core.id:
             raise Violation(f"election safety: {other} and {core.id} lead in term {core.term}")
-        last = self._committed.get(self._last_committed)
+        # One that froze may win a term that is long over; it need not know what was committed in later ones.
+        index = self._last_committed
+        while self._committed_in.get(index, 0) > core.term:
+            index -= 1
+        last = self._committed.get(index)
         if last is not None and last.index > core.log.snapshot.index and core.log.term_at(last.index) != last.term:
             raise Violation(f"leader completeness: {core.id} leads in term {core.term} without {last}")
 
@@ -91,6 +96,7 @@ class Invariants:
             if known is None:
                 self._durable_on_a_quorum(core, entry)
                 self._committed[entry.index] = entry
+                self._committed_in[entry.index] = core.term
                 self._last_committed = max(self._last_committed, entry.index)
             elif known != entry:
                 raise Violation(f"{core.id} commits {entry}, but {known} was committed")

@@ -13,8 +13,8 @@ from raft_machine import RegisterMachine
 from agent.raft.core.errors import ProposalRefused
 from agent.raft.core.messages import AnyMessage, InstallSnapshot, Position, SnapshotMeta
 from agent.raft.core.node import RaftCore
-from agent.raft.core.recovery import Recovered
 from agent.raft.core.ready import Ready, Status
+from agent.raft.core.recovery import Recovered
 from agent.raft.core.snapshot_stream import IncomingSnapshot, SnapshotChunk, StreamBroken, chunks_of
 from agent.raft.interface import NotLeader
 

@@ -30,8 +30,8 @@ class World:
         self.random = Random(seed)
         self.now = 0
         self.settings = Settings(
-            election_ticks=10,
-            heartbeat_ticks=2,
+            election_ticks=5,
+            heartbeat_ticks=1,
             max_message_bytes=self.random.choice((64, 300, 1 << 20)),
             max_inflight_messages=self.random.choice((1, 3, 64)),
             promotion_lag=10,
@@ -42,7 +42,7 @@ class World:
         self.trace: deque[tuple[int, str, Any]] = deque(maxlen=400)
         self.loss = 0.0 if tame else self.random.choice((0.0, 0.02, 0.15))
         self.duplication = 0.0 if tame else self.random.choice((0.0, 0.05, 0.3))
-        self.delay = (1, 2) if tame else self.random.choice(((1, 3), (1, 15), (1, 80)))
+        self.delay = (1, 2) if tame else self.random.choice(((1, 3), (1, 15), (1, 50)))
         self.cut: set[tuple[str, str]] = set()
         """Links, one way each, that carry nothing."""
         self.paused: dict[str, int] = {}
