@@ -285,7 +285,7 @@ class SimulatedNode:
         rate = self._behaviour.crash_rate
         process.changed.clear()
         try:
-            async with asyncio.timeout(life or 1.0):
+            async with asyncio.timeout(life or (1.0 if rate else 600.0)):
                 await process.changed.wait()
         except TimeoutError:
             if life or self._rng.random() < rate:
