@@ -82,7 +82,14 @@ class Chaos:
             constraints=self.rng.choice([[], [], ["node.labels.zone == a"]]),
             update=self.update_config(bool(ports)),
             rollback=self.update_config(bool(ports)),
-            restart=self.rng.choice([None, RestartPolicy(condition="any", delay=SECOND // 10)]),
+            restart=self.rng.choice(
+                [
+                    None,
+                    RestartPolicy(condition="any", delay=SECOND // 10),
+                    RestartPolicy(condition="on-failure", delay=0, max_attempts=2),
+                    RestartPolicy(condition="any", delay=SECOND, max_attempts=1, window=30 * SECOND),
+                ]
+            ),
             ports=ports,
         )
         self.services[await self.world.create_service(f"service{self.world.new_id()}", spec)] = not is_global

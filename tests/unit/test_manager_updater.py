@@ -278,3 +278,22 @@ def test_only_the_placement_changed_and_the_node_still_fits() -> None:
 def test_a_new_version_with_the_same_template_updates_nothing() -> None:
     result = plan(a_service(OLD, version=30, replicas=5), old(1), old(2))
     assert (list(result.changes), result.status) == ([], None)
+
+
+def test_start_first_keeps_the_old_task_of_a_slot_whose_new_one_failed_for_good() -> None:
+    config = UpdateConfig(parallelism=1, order="start-first", failure_action="continue")
+    dead = new(1, state=FAILED, desired=TaskState.SHUTDOWN, since=2)
+    going_on = plan(updating(config), old(1), dead, old(2), now=5)
+    assert replaced(going_on.changes) == [2]
+    assert stopped(going_on.changes) == []
+    done = plan(updating(config), old(1), dead, new(2, since=6), now=30)
+    assert done.status is not None
+    assert done.status.state == "completed"
+    after = plan(updating(config, state=UpdateState.COMPLETED), old(1), dead, new(2), now=40)
+    assert (list(after.changes), after.status) == ([], None), "and it is not tried for ever"
+
+
+def test_start_first_stops_the_old_task_once_the_new_one_has_finished_well() -> None:
+    config = UpdateConfig(parallelism=1, order="start-first", failure_action="continue")
+    finished = new(1, state=TaskState.COMPLETE, desired=TaskState.SHUTDOWN, since=20)
+    assert stopped(plan(updating(config), old(1), finished, now=21, ran={"new1": 19}).changes) == ["old1"]

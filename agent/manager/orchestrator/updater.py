@@ -22,7 +22,7 @@ from agent.api_types.service import FailureAction, Service, UpdateConfig, Update
 from agent.api_types.task import Task, TaskState
 from agent.api_types.times import SECOND, format_time, parse_time
 from agent.manager.orchestrator.changes import NewTask, SlotChange, replace_all
-from agent.manager.slots import NodeOf, Slot, ended, ended_by_itself, same_spec_version, up_to_date
+from agent.manager.slots import NodeOf, Slot, ended, ended_by_itself, same_spec_version, up_to_date, wanted
 
 DEFAULT_MONITOR = 5 * SECOND
 
@@ -95,7 +95,8 @@ class Progress(Enum):
     RUNNING = auto()
     """A task of the new spec runs."""
     SETTLED = auto()
-    """A task of the new spec ended and the restart policy leaves it at that."""
+    """A task of the new spec ended and the restart policy leaves it at that. With start-first the old one may still run:
+    it does until the new one has finished well, since it is better than nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ def slot_progress(
         running = current.status.state is TaskState.RUNNING
         progress = Progress.RUNNING if running else Progress.STARTING
         since = _time(current.updated_at if running else current.created_at)
-    elif newest is not None and not slot.wanted and up_to_date(newest, service, node_of):
+    elif newest is not None and not wanted(newest) and ended(newest) and up_to_date(newest, service, node_of):
         progress, since = Progress.SETTLED, _time(newest.updated_at)
     else:
         progress, since = Progress.OUTDATED, 0
@@ -229,7 +230,7 @@ def _advance(
     quiet_at = max((_stable_since(each) + rules.monitor for each in monitored), default=0)
     if quiet_at > now:
         return UpdatePlan(changes=changes, wake_at=quiet_at)
-    if any(each.leftover for each in seen):
+    if any(each.leftover and each.progress is not Progress.SETTLED for each in seen):
         return UpdatePlan(changes=changes)
     started = service.update_status.started_at if service.update_status is not None else None
     done = UpdateStatus(
@@ -252,17 +253,28 @@ def _finish(seen: Iterable[SlotProgress], rules: Rules) -> list[SlotChange]:
     """Old tasks that may stop now: start-first keeps one until the new one runs."""
     changes = []
     for each in seen:
-        if each.current is None or not each.leftover:
-            continue
-        if each.progress is Progress.RUNNING or rules.order is UpdateOrder.STOP_FIRST:
-            stop = each.leftover
-        else:
-            # Of several old ones (an update that was itself replaced) only one that runs is worth keeping.
-            running = [task for task in each.leftover if task.status.state is TaskState.RUNNING]
-            stop = tuple(task for task in each.leftover if task not in running[:1])
+        stop = _stoppable(each, rules.order) if each.leftover else ()
         if stop:
             changes.append(SlotChange(each.slot, tuple((task, TaskState.SHUTDOWN) for task in stop)))
     return changes
+
+
+def _stoppable(each: SlotProgress, order: UpdateOrder) -> tuple[Task, ...]:
+    """Which of a slot's old tasks are not needed any more."""
+    newest = each.slot.newest
+    match each.progress:
+        case Progress.RUNNING:
+            return each.leftover
+        case Progress.STARTING if order is UpdateOrder.STOP_FIRST:
+            return each.leftover
+        case Progress.STARTING:
+            # Of several old ones (an update that was itself replaced) only one that runs is worth keeping.
+            kept = [task for task in each.leftover if task.status.state is TaskState.RUNNING][:1]
+            return tuple(task for task in each.leftover if task not in kept)
+        case Progress.SETTLED if newest is not None and newest.status.state is TaskState.COMPLETE:
+            return each.leftover
+        case _:
+            return ()
 
 
 def _next_slots(outdated: Sequence[SlotProgress], rules: Rules, count: int) -> list[SlotChange]:
