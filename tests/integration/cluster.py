@@ -75,10 +75,12 @@ class AgentProcess:
             self.process.wait(30)
 
     def kill_tasks(self) -> None:
-        """Kill every process that works in this agent's data folder: what a power cut takes along."""
-        for pid in pids_naming(str(self.folder)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """Kill every process that works in this agent's data folder or at its addresses: what a power cut takes along."""
+        network = self.address.rsplit(".", 1)[0]
+        for mark in (str(self.folder), f"TASK_ADDRESS={network}."):
+            for pid in pids_naming(mark):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     @property
     def log(self) -> str:
