@@ -169,7 +169,11 @@ class Writer:
             name = await self._origins.name(line)
             text = f"{name.ljust(self._origins.width)}    | {text}"
         # Not `click.echo`: it would take colours out of what goes into a file.
-        (sys.stderr if line.stream is LogStream.STDERR else sys.stdout).write(text + "\n")
+        if line.stream is LogStream.STDERR:
+            sys.stdout.flush()  # Where both go to the same place the order must hold.
+            sys.stderr.write(text + "\n")
+        else:
+            sys.stdout.write(text + "\n")
 
     def notice(self, notice: LogNotice) -> None:
         """Print what is missing; not with the lines, which may go into a file."""

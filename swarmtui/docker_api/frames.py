@@ -5,12 +5,15 @@ A service with a terminal sends no frames: its bytes are the lines.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import struct
 from enum import IntEnum
+from typing import NamedTuple
 
 from swarmtui.docker_api.errors import MalformedAnswer
 
 HEADER = 8
+_HEAD = struct.Struct(">II")
+_PADDING = 0x00FFFFFF
 FRAME_LIMIT = 64 * 1024 * 1024
 """Bytes that one frame may announce. A log record has 16 KiB; an attached process writes what it likes, but not this."""
 
@@ -25,41 +28,41 @@ class FrameStream(IntEnum):
     """The engine's own error text in the middle of a stream."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One frame's payload."""
 
     stream: FrameStream
     payload: bytes
 
 
+_STREAMS = tuple(FrameStream)
+
+
 class FrameDecoder:
     """Bytes in, whole frames out."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._rest = b""
 
     def feed(self, chunk: bytes) -> list[Frame]:
         """The frames that `chunk` completes. MalformedAnswer when what came cannot be a frame's head."""
-        buffer = self._buffer
-        buffer += chunk
+        data = self._rest + chunk if self._rest else chunk
         frames = []
-        position, size = 0, len(buffer)
+        position, size = 0, len(data)
         while size - position >= HEADER:
-            kind = buffer[position]
-            length = int.from_bytes(buffer[position + 4 : position + HEADER], "big")
-            if kind > FrameStream.SYSTEM or buffer[position + 1 : position + 4] != b"\0\0\0" or length > FRAME_LIMIT:
-                head = bytes(buffer[position : position + HEADER])
+            kind, length = _HEAD.unpack_from(data, position)
+            if kind & _PADDING or kind >> 24 > FrameStream.SYSTEM or length > FRAME_LIMIT:
+                head = data[position : position + HEADER]
                 raise MalformedAnswer(f"the engine sent {head!r} where a frame of the log should begin")
             end = position + HEADER + length
             if end > size:
                 break
-            frames.append(Frame(FrameStream(kind), bytes(buffer[position + HEADER : end])))
+            frames.append(Frame(_STREAMS[kind >> 24], data[position + HEADER : end]))
             position = end
-        del buffer[:position]
+        self._rest = data[position:]
         return frames
 
     @property
     def unfinished(self) -> int:
         """Bytes that wait for the rest of their frame; not 0 at the end means that the stream was cut."""
-        return len(self._buffer)
+        return len(self._rest)

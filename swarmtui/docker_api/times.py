@@ -21,6 +21,7 @@ Monotonic = Callable[[], float]
 """Monotonic clock: seconds from an arbitrary point. Injected wherever a delay is measured."""
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d):(\d\d)(?:\.(\d{1,9})\d*)?([Zz]|[+-]\d\d:\d\d)$")
+_SECOND_FORM = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h|d)")
 _UNITS = {
     "ns": 1,
@@ -42,8 +43,19 @@ def _minute(text: str) -> int:
     return int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds())
 
 
+@lru_cache(maxsize=4096)
+def _second(text: str) -> int:
+    """Nanoseconds since the epoch of `2026-11-21T09:24:38`; ValueError when it is not of that form."""
+    if _SECOND_FORM.match(text) is None:
+        raise ValueError(f"not an RFC 3339 time: {text!r}")
+    return (_minute(text[:16]) + int(text[17:])) * SECOND
+
+
 def parse_time(text: str) -> int:
     """RFC 3339 to nanoseconds since the epoch; ValueError names the text. Go's zero time and "" are 0."""
+    if len(text) == 30 and text[19] == "." and text[29] == "Z" and text[20:29].isdecimal() and text[0] != "0":
+        # Nine digits and UTC: the form of nearly every line of a log.
+        return _second(text[:19]) + int(text[20:29])
     if not text or text.startswith("0001-01-01T00:00:00"):
         return 0
     match = _TIME.match(text)

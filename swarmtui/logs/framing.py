@@ -78,14 +78,14 @@ class LineAssembler:
 
     def _flush(self) -> Iterator[LogEvent]:
         for key in list(self._parts):
-            event = self._line(key, b"")
-            if event is not None:
-                yield event
+            yield self._joined(key, b"")
 
     def _record(self, stream: FrameStream, record: bytes) -> LogEvent | None:
         if stream is FrameStream.SYSTEM:
             return LogNotice(0, NoticeKind.ENGINE, record.decode(errors="replace").strip())
         timestamp, details, text = _split(record)
+        if not self._parts and text.endswith(b"\n"):
+            return _line(stream, details, timestamp, text)
         key = (stream, details)
         if not text.endswith(b"\n"):
             size = self._sizes.get(key, 0) + len(text)
@@ -94,24 +94,21 @@ class LineAssembler:
                 self._parts.setdefault(key, []).append(text)
                 self._sizes[key] = size
                 return None
-        return self._line(key, text, timestamp)
+        return self._joined(key, text, timestamp)
 
-    def _line(self, key: tuple[FrameStream, bytes], text: bytes, timestamp: int = 0) -> LogLine | None:
+    def _joined(self, key: tuple[FrameStream, bytes], text: bytes, timestamp: int = 0) -> LogLine:
         parts = self._parts.pop(key, None)
         if parts is not None:
             del self._sizes[key]
             timestamp = self._starts.pop(key)
             text = b"".join((*parts, text))
-        stream, details = key
-        node_id, service_id, task_id = (_origin(details) if details else None) or ("", "", "")
-        return LogLine(
-            timestamp=timestamp,
-            text=_text(text),
-            stream=LogStream.STDERR if stream is FrameStream.STDERR else LogStream.STDOUT,
-            task_id=task_id,
-            service_id=service_id,
-            node_id=node_id,
-        )
+        return _line(*key, timestamp, text)
+
+
+def _line(stream: FrameStream, details: bytes, timestamp: int, text: bytes) -> LogLine:
+    node_id, service_id, task_id = (_origin(details) if details else None) or ("", "", "")
+    source = LogStream.STDERR if stream is FrameStream.STDERR else LogStream.STDOUT
+    return LogLine(timestamp, _text(text), source, task_id, service_id, node_id)
 
 
 def _text(raw: bytes) -> str:

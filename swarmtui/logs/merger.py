@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from swarmtui.logs.records import LogLine
 
@@ -18,12 +19,8 @@ MAX_WAIT = 0.2
 """Seconds; a person does not see it, and two nodes' answers are seldom further apart."""
 
 
-@dataclass(order=True, slots=True)
-class _Held:
-    effective: int
-    sequence: int
-    line: LogLine = field(compare=False)
-    released: bool = field(default=False, compare=False)
+_Held = list[Any]
+"""A held line: [effective timestamp, sequence, line, released]. A list, because a heap compares often."""
 
 
 @dataclass(slots=True)
@@ -66,9 +63,13 @@ class LogMerger:
         self._latest[key] = latest
         self._open.add(key)
         self._sequence += 1
-        held = _Held(latest, self._sequence, line)
+        held: _Held = [latest, self._sequence, line, False]
         heapq.heappush(self._heap, held)
         self._arrivals.append((now, held))
+
+    def passes(self, key: str) -> bool:
+        """True when this stream's lines need not be pushed at all: it is the only one, and nothing is held."""
+        return not self._heap and self._open == {key}
 
     def heartbeat(self, key: str, timestamp: int) -> None:
         """The stream says that nothing before `timestamp` will come."""
@@ -89,13 +90,13 @@ class LogMerger:
         """The lines that may go out, in order."""
         out: list[LogLine] = []
         watermark = self.watermark
-        while self._heap and self._heap[0].effective <= watermark:
+        while self._heap and self._heap[0][0] <= watermark:
             self._release(out)
         self._forget_released()
         while self._arrivals and self._arrivals[0][0] + self._max_wait <= now:
             overdue = self._arrivals[0][1]
             # All that sorts before the overdue line goes with it.
-            while not overdue.released:
+            while not overdue[3]:
                 self._release(out)
             self._forget_released()
         return out
@@ -115,15 +116,16 @@ class LogMerger:
 
     def _release(self, out: list[LogLine]) -> None:
         held = heapq.heappop(self._heap)
-        held.released = True
-        if held.effective < self._out:
-            lateness = self._late.setdefault(held.line.task_id, Lateness())
+        held[3] = True
+        effective, _, line, _ = held
+        if effective < self._out:
+            lateness = self._late.setdefault(line.task_id, Lateness())
             lateness.lines += 1
-            lateness.nanoseconds = max(lateness.nanoseconds, self._out - held.effective)
+            lateness.nanoseconds = max(lateness.nanoseconds, self._out - effective)
         else:
-            self._out = held.effective
-        out.append(held.line)
+            self._out = effective
+        out.append(line)
 
     def _forget_released(self) -> None:
-        while self._arrivals and self._arrivals[0][1].released:
+        while self._arrivals and self._arrivals[0][1][3]:
             self._arrivals.popleft()

@@ -41,8 +41,10 @@ class ResumePoint:
             if isinstance(event, LogLine) and event.timestamp:
                 key = (event.task_id, event.stream)
                 seen = self._seen.get(key)
-                if seen is None or event.timestamp > seen.timestamp:
+                if seen is None:
                     self._seen[key] = _Seen(event.timestamp, 1, now)
+                elif event.timestamp > seen.timestamp:
+                    seen.timestamp, seen.count, seen.arrived = event.timestamp, 1, now
                 else:
                     seen.count += event.timestamp == seen.timestamp
                     seen.arrived = now

@@ -164,6 +164,9 @@ class LogSession:
             return None
 
     def _take_in(self, arrived: _Arrived, events: list[LogEvent]) -> None:
+        if arrived.ordered and self._merger.passes(arrived.reader):
+            events += arrived.events
+            return
         now = self._monotonic()
         for event in arrived.events:
             if isinstance(event, LogNotice):

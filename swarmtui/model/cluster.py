@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
@@ -66,6 +67,7 @@ class ClusterModel:
         self._coalesce = coalesce
         self._monotonic = monotonic
         self._timer: asyncio.Handle | None = None
+        self._held = 0
         self._feed = Feed(self, source, clock=clock, monotonic=monotonic, random=random) if source else None
         # The summary's own subscriptions: they keep its rows up to date in the same slices as everybody's.
         self._node_rows = self.subscribe(all_nodes(), self._count_again)
@@ -154,6 +156,16 @@ class ClusterModel:
                 self._touch(table, key)
         self._schedule()
 
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Deliver nothing inside: a picture that is half read would show services without their tasks."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+            self._schedule()
+
     async def replace(self, table: Table, objects: Iterable[ClusterObject]) -> int:
         """Make a table hold exactly these objects; the number of those that changed. Yields to the loop on the way."""
         wanted = {object_id(thing): thing for thing in objects}
@@ -203,7 +215,7 @@ class ClusterModel:
                 subscription.touch(key)
 
     def _schedule(self) -> None:
-        if self._timer is not None:
+        if self._timer is not None or self._held:
             return
         try:
             loop = asyncio.get_running_loop()
@@ -213,6 +225,8 @@ class ClusterModel:
 
     def _tick(self) -> None:
         self._timer = None
+        if self._held:
+            return
         try:
             self._deliver(self._monotonic() + SLICE_SECONDS)
         finally:

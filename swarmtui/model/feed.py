@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -59,6 +59,7 @@ class Fed(Protocol):
 
     def apply(self, changes: Iterable[TableChange]) -> None: ...
     async def replace(self, table: Table, objects: Iterable[ClusterObject]) -> int: ...
+    def holding(self) -> AbstractContextManager[None]: ...
     def set_connection(self, status: ConnectionStatus) -> None: ...
     def set_name(self, name: str) -> None: ...
 
@@ -171,8 +172,9 @@ class Feed:
                     picture[Table(line.table)].append(line.object)
                 elif line.kind == "synced":
                     if picture is not None:
-                        for table, objects in picture.items():
-                            await self._model.replace(table, objects)
+                        with self._model.holding():
+                            for table, objects in picture.items():
+                                await self._model.replace(table, objects)
                         picture = None
                     self._index = max(line.index, self._index or 0)
                     self._live(ConnectionState.WATCHING)
@@ -229,10 +231,9 @@ class Feed:
             Table.SECRETS: source.secrets,
             Table.CONFIGS: source.configs,
         }
-        changed = 0
-        for table in tables:
-            changed += await self._model.replace(table, await reads[table]())
-        return changed
+        answers = [(table, await reads[table]()) for table in tables]
+        with self._model.holding():
+            return sum([await self._model.replace(table, objects) for table, objects in answers])
 
 
 def _no_manager_text(info: Info) -> str:

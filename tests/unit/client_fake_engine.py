@@ -244,14 +244,14 @@ class FakeEngine:
         since = request.query.get("since")
         if since is not None and int(since) < self.forgotten_before:
             return problem(410, f"index {since} is forgotten")
-        lines = b""
+        lines: list[bytes] = []
         if since is None:
             for table, held in self.tables.items():
                 for thing in held.values():
                     line = {"kind": "snapshot", "table": table, "index": self.index, "object": thing}
-                    lines += json.dumps(line).encode() + b"\n"
-        lines += json.dumps({"kind": "synced", "index": self.index if since is None else int(since)}).encode() + b"\n"
-        return await self._stream(request, self.watchers, lines)
+                    lines.append(json.dumps(line).encode())
+        lines.append(json.dumps({"kind": "synced", "index": self.index if since is None else int(since)}).encode())
+        return await self._stream(request, self.watchers, b"\n".join(lines) + b"\n")
 
     async def _stream(
         self, request: web.Request, queues: list[asyncio.Queue[bytes | None]], head: bytes = b""
