@@ -204,18 +204,41 @@ def known_reasons(session: ClusterSession, kind: str, object_id: str) -> list[st
     return [f"this {kind} is gone"]
 
 
-def explained(answer: Any, indent: str = "") -> list[str]:
-    """A manager's explanation, whatever its shape: texts as they are, keys in words, nothing left out."""
+SAID = frozenset({"kind", "id", "name", "summary", "reasons", "advice", "nodes"})
+"""What an explanation of our agents holds; anything else is shown as it is."""
+
+
+def explained(answer: Any) -> list[str]:
+    """A manager's explanation: the summary, each reason, what to do, and node by node what speaks against it."""
+    if not isinstance(answer, dict):
+        return plainly(answer)
+    lines = [str(answer["summary"])] if answer.get("summary") else []
+    lines += [f"- {reason}" for reason in answer.get("reasons") or ()]
+    lines += [f"do: {advice}" for advice in answer.get("advice") or ()]
+    nodes = [node for node in answer.get("nodes") or () if isinstance(node, dict)]
+    lines += pairs(
+        (
+            str(node.get("hostname") or node.get("node_id", "")),
+            "fits" if node.get("fits") else str(node.get("reason", "")),
+        )
+        for node in nodes
+    )
+    rest = {key: value for key, value in answer.items() if key not in SAID}
+    return lines + plainly(rest)
+
+
+def plainly(answer: Any, indent: str = "") -> list[str]:
+    """Any answer as lines: texts as they are, keys before values, nothing left out but what is empty."""
     if isinstance(answer, dict):
         lines: list[str] = []
         for key, value in answer.items():
             if value in (None, "", [], {}):
                 continue
             if isinstance(value, dict | list):
-                lines += [f"{indent}{key}:", *explained(value, indent + "  ")]
+                lines += [f"{indent}{key}:", *plainly(value, indent + "  ")]
             else:
                 lines.append(f"{indent}{key}: {value}")
         return lines
     if isinstance(answer, list):
-        return [line for item in answer for line in explained(item, indent)]
+        return [line for item in answer for line in plainly(item, indent)]
     return [f"{indent}{answer}"]

@@ -109,7 +109,10 @@ class LogPainter:
         if self.label_cells:
             shown = fitted("" if inside else name, self.label_cells, cut=self.glyphs["cut"])
             segments.append(Segment(shown, self._style(f"replica-{colour}")))
-            segments.append(Segment(f" {self.glyphs['divider']} ", self._style("divider")))
+            # Only the divider tells the error stream: many programs write everything to it.
+            segments.append(
+                Segment(f" {self.glyphs['divider']} ", self._style("stderr" if line.kind == Kind.STDERR else "divider"))
+            )
         return segments
 
     def _time(self, timestamp: int) -> str:
@@ -136,7 +139,7 @@ class LogPainter:
         self, line: Line, inside: int, cells: int, search: re.Pattern[str] | None, current: bool
     ) -> list[Segment]:
         text = safe(self._visible(line.text, inside, cells))
-        style = self._style("stderr" if line.kind == Kind.STDERR else "")
+        style = self._style("")
         spans: list[tuple[int, int, str]] = []
         if search is not None:
             spans = [(*found.span(), "current" if current else "match") for found in search.finditer(text)]

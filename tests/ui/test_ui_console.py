@@ -1,5 +1,7 @@
 """The console on a cluster in memory: what a person sees and does, at 80x24 and at 160x50."""
 
+import html
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -294,12 +296,22 @@ async def test_what_is_typed_ahead_goes_to_the_prompt_and_never_confirms_unseen(
 async def test_describe_why_and_raw(size: tuple[int, int]) -> None:
     async with console(size) as there:
         there.cluster.explanations[identity("service", 3)] = {
-            "reasons": [{"node": "node2", "text": "insufficient memory: 120 MB free, 512 MB needed"}]
+            "kind": "service",
+            "summary": "2 of 3 replicas run.",
+            "reasons": ["worker.3: The task waits: no node can take it."],
+            "advice": ["Let a node satisfy node.labels.disk==ssd, or change the constraints."],
+            "nodes": [
+                {"hostname": "node2", "fits": False, "reason": "insufficient memory: 120 MB free, 512 MB needed"}
+            ],
+            "later": {"field": 7},
         }
         await there.press("end", "d")
         await there.sees("describe service worker", "replicas  2/3", "TASKS", "worker.3")
         await there.press("escape", "w")
-        await there.sees("why service worker", "WHAT THE MANAGER SAYS", "120 MB free, 512 MB needed")
+        await there.sees(
+            "why service worker", "WHAT THE MANAGER SAYS", "2 of 3 replicas run.", "- worker.3: The task waits"
+        )
+        await there.sees("do: Let a node satisfy", "node2  insufficient memory: 120 MB free", "field: 7")
         await there.press("escape", "y")
         await there.sees("raw service worker", "TaskTemplate:")
         await there.press("escape")
@@ -409,7 +421,7 @@ async def test_playground(size: tuple[int, int]) -> None:
         session.tell()
         await there.sees("✖ stopped")
         await there.press("enter")
-        await there.sees("▸ playground ▸ node")
+        await there.sees("playground ▸ node", "tasks · node")
         await there.press("escape", "2")
         await there.sees("web:1.4")
     assert session.callbacks == []
@@ -420,6 +432,17 @@ async def test_the_glyphs_can_be_ascii() -> None:
         await there.sees("* running", "~ starting", "! pending", "6/6 ######", "> services", "L node1")
         shown = set(there.text) - set("─│╭╮╰╯┌┐└┘▔▁")
         assert not {letter for letter in shown if ord(letter) > 127}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("theme", ["harbour-dark", "harbour-light"])
+async def test_the_picture_says_what_the_screen_says(size: tuple[int, int], theme: str) -> None:
+    async with console(size, theme=theme) as there:
+        svg = there.app.export_screenshot()
+        picture = "".join(html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg))
+        plain = "".join(there.lines)
+        blanks = str.maketrans("", "", " \n\xa0▁▂▃▄▅▆▇█")
+        assert plain.translate(blanks) in picture.translate(blanks)
 
 
 async def test_keys_can_be_rebound() -> None:

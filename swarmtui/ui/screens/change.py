@@ -17,16 +17,9 @@ from swarmtui.ui.actions import Scope, bindings
 from swarmtui.ui.glyphs import TONES, GlyphSet, Tone
 from swarmtui.ui.session import RunningOperation
 from swarmtui.ui.text import safe
+from swarmtui.ui.tones import STYLES
 
 Parts = list[str | tuple[str, str]]
-STYLES = {
-    Tone.GOOD: "$text-success",
-    Tone.BUSY: "$text-secondary",
-    Tone.WAITING: "$text-warning",
-    Tone.BAD: "$text-error",
-    Tone.WARNING: "$text-warning",
-    Tone.MUTED: "$text-muted",
-}
 SLOTS = 12
 """Replicas listed one by one; of more, those that are not yet as wanted come first."""
 BAR = 30

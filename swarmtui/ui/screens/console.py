@@ -182,6 +182,7 @@ class ConsoleScreen(AskingScreen):
             from swarmtui.ui.text import countdown
 
             self.header.countdown = countdown(self._playground_view.seconds_left)
+            self._playground_view.refresh_instance()
         if self.session is not None:
             self._show_connection(self.session.model.summary)
 
@@ -362,7 +363,10 @@ class ConsoleScreen(AskingScreen):
     def on_resize(self) -> None:
         """A terminal that became wide or narrow."""
         if self._log is not None and self._log.is_mounted:
+            focused = self.focused
             self._show()
+            if focused is not None and focused.display:
+                self.set_focus(focused)
 
     def on_header_chosen(self, message: Header.Chosen) -> None:
         """A tab was clicked."""
@@ -437,7 +441,12 @@ class ConsoleScreen(AskingScreen):
         from swarmtui.ui.screens.playground import PlaygroundView
 
         self._playground_view = PlaygroundView(
-            self.playground, self.glyphs, ports_of=self._published, leader_of=self._leader, now=self._now
+            self.playground,
+            self.glyphs,
+            ports_of=self._published,
+            tasks_on=self._tasks_on,
+            leader_of=self._leader,
+            now=self._now,
         )
         self._mount_once(self._playground_view)
 
@@ -451,6 +460,16 @@ class ConsoleScreen(AskingScreen):
             if port.published_port
         ]
         return sorted(found)
+
+    def _tasks_on(self, hostname: str) -> list[tuple[str, str]]:
+        """Glyph and words of every task that is wanted on a node, in order."""
+        session = self.session
+        node = session.find("node", hostname) if session is not None else None
+        if session is None or node is None:
+            return []
+        rows = [row for task in session.model.tasks_of(node_id=node) if (row := session.task(task.id)) is not None]
+        wanted = sorted((row for row in rows if row.current), key=lambda row: (row.service, row.slot))
+        return [(str(row.glyph), f"{row.name} {row.state}") for row in wanted]
 
     def _leader(self) -> str:
         return self.header.summary.leader if self.header.summary is not None else ""

@@ -335,7 +335,7 @@ class MainScreen(ConsoleScreen):
         else:
             lines = await inspection.why(session, kind, object_id)
         title = f"{what} {kind} {session.name_of(kind, object_id)}"
-        self.app.push_screen(TextScreen(title, lines, self.glyphs, wrapped=what != "raw"))
+        self.app.push_screen(TextScreen(title, lines, self.glyphs, wrapping=what != "raw"))
 
     # Changes
 

@@ -17,6 +17,7 @@ from swarmtui.ui.columns import Column
 from swarmtui.ui.glyphs import GlyphSet, Tone
 from swarmtui.ui.ports import InstancePort, PlaygroundPort
 from swarmtui.ui.text import countdown, safe
+from swarmtui.ui.tones import STYLES
 from swarmtui.ui.views import TableSpec, tone_of
 from swarmtui.ui.widgets.resource_table import ResourceTable
 
@@ -90,7 +91,7 @@ class PlaygroundView(Vertical):
     DEFAULT_CSS = """
     PlaygroundView { height: 1fr; }
     PlaygroundView #session { height: 2; padding: 0 1; }
-    PlaygroundView #instances { width: 2fr; max-width: 52; }
+    PlaygroundView #instances { width: 2fr; max-width: 46; }
     PlaygroundView #instance { width: 3fr; height: 1fr; border: round $border-blurred; padding: 0 1;
         border-title-color: $accent; border-title-style: bold; }
     """
@@ -101,6 +102,7 @@ class PlaygroundView(Vertical):
         glyphs: GlyphSet,
         *,
         ports_of: Callable[[], list[tuple[str, str]]],
+        tasks_on: Callable[[str], list[tuple[str, str]]],
         leader_of: Callable[[], str],
         now: Callable[[], float],
     ) -> None:
@@ -108,6 +110,7 @@ class PlaygroundView(Vertical):
         self._session = session
         self._glyphs = glyphs
         self._ports_of = ports_of
+        self._tasks_on = tasks_on
         self._leader_of = leader_of
         self._now = now
         self.table: ResourceTable[InstanceRow] = ResourceTable(instances(glyphs).columns, glyphs=glyphs, id="instances")
@@ -147,7 +150,7 @@ class PlaygroundView(Vertical):
         """The instances as they are now."""
         leader = self._leader_of()
         self.table.replace_rows({one.name: row_of(one, leader) for one in self._session.instances})
-        self._show_instance()
+        self.refresh_instance()
 
     def tick(self) -> None:
         """A second has passed."""
@@ -176,9 +179,10 @@ class PlaygroundView(Vertical):
     def on_resource_table_highlighted(self, message: ResourceTable.Highlighted) -> None:
         """Another instance."""
         message.stop()
-        self._show_instance()
+        self.refresh_instance()
 
-    def _show_instance(self) -> None:
+    def refresh_instance(self) -> None:
+        """The chosen instance as it is now, with the tasks on it."""
         row = self.table.cursor_row
         panel = self.query_one("#instance", Static)
         if row is None:
@@ -187,23 +191,27 @@ class PlaygroundView(Vertical):
         panel.border_title = Content(
             f"{self._glyphs[row.role] if row.role in ('leader', 'manager', 'worker') else ''} {row.name}"
         ).markup
-        ports = [f"{port} {service}" for port, service in self._ports_of()]
+        urls = [f"http://{row.address}:{port}  {service}" for port, service in self._ports_of()]
         facts = [
             ("address", row.address),
-            ("role", row.role),
+            ("state", f"{row.state}, {row.role}"),
+            ("process", f"{row.pid}  end it: a power cut" if row.pid else "none: its power is cut"),
+            ("agent", f"{row.agent_pid}  end it: its tasks go on" if row.agent_pid else "not running"),
             ("DOCKER_HOST", row.docker_host),
-            ("process", f"{row.pid} (end it: a power cut)" if row.pid else "none: its power is cut"),
-            ("agent", f"{row.agent_pid} (end it: its tasks go on)" if row.agent_pid else "not running"),
-            ("ports", ", ".join(f"http://{row.address}:{port}" for port in ports) or "none published yet"),
+            *((("ports" if not index else ""), url) for index, url in enumerate(urls or ["none published yet"])),
         ]
         parts: list[str | tuple[str, str]] = []
         for key, value in facts:
-            parts += [(f"{key:<12}", "$text-muted"), f"{safe(value)}\n"]
+            parts += [(f"{key:<13}", "$text-muted"), f"{safe(value)}\n"]
         parts += [
             ("\nin another terminal\n", "$text-muted"),
             (f"export DOCKER_HOST={safe(row.docker_host)}\n", "bold"),
-            ("docker node ls", "bold"),
+            ("docker node ls\n", "bold"),
         ]
+        if tasks := self._tasks_on(row.name):
+            parts.append((f"\ntasks here ({len(tasks)})\n", "$text-muted"))
+            for glyph, text in tasks:
+                parts += [(f"{self._glyphs[glyph]} ", STYLES.get(tone_of(glyph), "")), f"{safe(text)}\n"]
         panel.update(Content.assemble(*parts))
 
     def focus_table(self) -> None:

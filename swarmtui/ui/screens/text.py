@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
 
 from textual.app import ComposeResult
@@ -18,6 +20,24 @@ from swarmtui.ui.screens.asking import AskingScreen
 from swarmtui.ui.widgets.log_view import LogView
 from swarmtui.ui.widgets.prompt_bar import PromptBar
 
+_HEAD = re.compile(r" *(?:- |do: |[A-Za-z_][\w .]{0,16}?  +)?")
+"""What the rest of a line is indented by: blanks, a bullet, or a key and the blanks after it."""
+
+
+def wrapped(lines: Sequence[str], width: int) -> list[str]:
+    """Lines of at most `width` cells (of ASCII), broken at words; what follows is indented as its beginning is.
+
+    In `key  value` lines the value stays in its own column.
+    """
+    made: list[str] = []
+    for line in lines:
+        head = _HEAD.match(line)
+        indent = min(len(head[0]) if head is not None else 0, width // 2)
+        made += textwrap.wrap(
+            line, max(8, width), subsequent_indent=" " * indent, break_on_hyphens=False, replace_whitespace=False
+        ) or [""]
+    return made
+
 
 class TextScreen(AskingScreen, ModalScreen[None]):
     """Lines under a title; Escape leaves."""
@@ -33,12 +53,13 @@ class TextScreen(AskingScreen, ModalScreen[None]):
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]
 
-    def __init__(self, title: str, lines: Sequence[str], glyphs: GlyphSet, *, wrapped: bool = True) -> None:
+    def __init__(self, title: str, lines: Sequence[str], glyphs: GlyphSet, *, wrapping: bool = True) -> None:
         super().__init__()
         self._heading = title
         self._lines = lines
         self._glyphs = glyphs
-        self._wrapped = wrapped
+        self._wrapping = wrapping
+        self._width = 0
 
     def compose(self) -> ComposeResult:
         """The text and the keys that work in it."""
@@ -53,9 +74,22 @@ class TextScreen(AskingScreen, ModalScreen[None]):
         view = self.query_one(LogView)
         view.following = False
         view.painter.times = Times.OFF
-        view.painter.wrapped = self._wrapped
-        view.write([Line(0, line, "") for line in self._lines])
         view.focus()
+
+    def on_resize(self) -> None:
+        """Lays the text out anew once the new size is known."""
+        self.call_after_refresh(self._fill)
+
+    def _fill(self) -> None:
+        """Sentences are wrapped at words, under their beginning; raw objects are not wrapped."""
+        view = self.query_one(LogView)
+        width = view.scrollable_content_region.width
+        if width > 0 and width != self._width:
+            self._width = width
+            lines = wrapped(self._lines, width) if self._wrapping else self._lines
+            view.clear()
+            view.following = False
+            view.write([Line(0, line, "") for line in lines])
 
     def action_dialog_leave(self) -> None:
         """Closes it."""

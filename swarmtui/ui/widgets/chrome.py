@@ -153,9 +153,11 @@ class Header(LineWidget):
     def _first(self, width: int) -> tuple[list[Part], list[Part]]:
         summary = self.summary
         name = self.context or (summary.context if summary else "")
+        if summary is not None and summary.name not in ("", "default", name):
+            name = f"{name} ({summary.name})" if name else summary.name
         left: list[Part] = [(" swarmtui ", "brand"), (f" {safe(name)}" if name else "", "plain")]
         left += [(f" {mark}", "bad" if mark == "production" else "warning") for mark in self.marks]
-        for crumb in self.crumbs:
+        for crumb in self.crumbs[1:] if self.crumbs[:1] == [name] else self.crumbs:
             left += [(f" {self.glyphs['crumb']} ", "muted"), (safe(crumb), "plain")]
         left.append(("  ", "plain"))
         right: list[Part] = []
