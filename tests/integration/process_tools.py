@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from agent.worker.executors.process.controller import ProcessController
 from agent.worker.executors.process.executor import ProcessExecutor
 from agent.worker.interface import Controller, Dependencies, LogLine
 
-ORDINAL = 200 + os.getpid() % 50
-"""Tests that run at the same time on one machine keep apart."""
+NETWORK = IPv4Network(f"127.{100 + os.getpid() // 250 % 150}.{os.getpid() % 250}.0/24")
+"""Where tasks get their addresses: tests that run at the same time on one machine keep apart."""
 
 
 def make_task(task_id: str, image: str = "alpine", *, limits: Limits | None = None, slot: int = 1, **spec: Any) -> Task:
@@ -41,7 +42,7 @@ async def executor_in(
     folder: Path, isolate: bool, keep: bool = False, **settings: Any
 ) -> AsyncIterator[ProcessExecutor]:
     """An executor; at the end everything that it runs is removed, or goes on if `keep`."""
-    executor = ProcessExecutor(folder, hostname="node1", node_ordinal=ORDINAL, isolate=isolate, **settings)
+    executor = ProcessExecutor(folder, hostname="node1", addresses=NETWORK, isolate=isolate, **settings)
     try:
         yield executor
     finally:
@@ -67,10 +68,12 @@ async def output(controller: Controller | ProcessController, **options: Any) -> 
 
 
 async def first_line(controller: Controller, wanted: Callable[[LogLine], bool]) -> LogLine:
+    others = []
     async for line in controller.logs(0, True, -1):
         if wanted(line):
             return line
-    raise AssertionError("the container ended without that line")
+        others.append(line.data)
+    raise AssertionError(f"the container ended without that line: {others[-5:]}, {await controller.status()}")
 
 
 async def says(controller: Controller, text: str) -> LogLine:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from process_tools import (
-    ORDINAL,
+    NETWORK,
     container_of,
     executor_in,
     is_alive,
@@ -36,14 +36,15 @@ REPOSITORY = Path(__file__).parents[2]
 
 AGENT = """
 import asyncio, sys
+from ipaddress import IPv4Network
 from pathlib import Path
 import msgspec
 from agent.api_types.task import Task
 from agent.worker.executors.process.executor import ProcessExecutor
 from agent.worker.interface import Dependencies
 
-async def main(folder, isolate, ordinal, repeat, encoded):
-    executor = ProcessExecutor(Path(folder), hostname="node1", node_ordinal=int(ordinal), isolate=isolate == "True")
+async def main(folder, isolate, network, repeat, encoded):
+    executor = ProcessExecutor(Path(folder), hostname="node1", addresses=IPv4Network(network), isolate=isolate == "True")
     for number in range(int(repeat)):
         task = msgspec.json.decode(encoded.replace("TASKID", f"t{number + 1}"), type=Task)
         controller = await executor.controller(task, Dependencies())
@@ -70,7 +71,7 @@ async def agent_process(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process of its own that runs `task` (its id stands for t1, t2...) as an agent would, and waits for it."""
     encoded = msgspec.json.encode(task).decode()
-    arguments = [str(folder), str(isolate), str(ORDINAL), str(repeat), encoded]
+    arguments = [str(folder), str(isolate), str(NETWORK), str(repeat), encoded]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", AGENT, *arguments, stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY
     )
@@ -245,11 +246,11 @@ async def test_an_agent_killed_at_any_moment_of_a_start(tmp_path: Path, isolate:
     """However far the start came, the next agent brings it to one running process, and no second one."""
     mark = f"65432{os.getpid()}{int(isolate)}"
     task = make_task("TASKID", args=["sleep", mark])
-    for number in range(12):
+    for number in range(8):
         folder = tmp_path / str(number)
         async with agent_process(folder, isolate, task) as agent:
             assert await line_of(agent) == "prepared"
-            await asyncio.sleep(number * 0.002)
+            await asyncio.sleep(number * 0.003)
             agent.kill()
             await agent.wait()
         async with executor_in(folder, isolate) as executor:
@@ -269,6 +270,36 @@ def is_task(pid: int) -> bool:
         return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep\0")
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not ROOT, reason="a process namespace needs root here")
+async def test_a_power_cut_of_the_instance_takes_everything_along(tmp_path: Path, isolate: bool) -> None:
+    """The agent lives in a machine of its own: process and network namespaces, where 127.77.x is its own too."""
+    mark = f"98123{os.getpid()}{int(isolate)}"
+    script = f"(setsid sleep {mark} &); echo ready; sleep {mark}"
+    task = msgspec.json.encode(make_task("TASKID", args=["sh", "-c", script])).decode()
+    inside = f"ip link set lo up; exec {sys.executable} -c '{AGENT}' \"$@\""
+    words = ["unshare", "--mount-proc", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", inside, "sh"]
+    machine = await asyncio.create_subprocess_exec(
+        *words, str(tmp_path), str(isolate), str(NETWORK), "1", task, stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY
+    )
+    try:
+        assert await line_of(machine) == "prepared"
+        assert int(await line_of(machine)) < 100
+        await until(lambda: len(processes_with(mark)) >= 3)
+    finally:
+        machine.kill()
+        await machine.wait()
+    await until(lambda: processes_with(mark) == [])
+    async with executor_in(tmp_path, isolate) as executor:
+        controller = await executor.controller(make_task("t1"), Dependencies())
+        await controller.start()
+        end = await controller.wait()
+        assert end.code == 137
+        assert end.error in (
+            f"task: non-zero exit (137): {reason}" for reason in ("the task's shim was killed", "the host went down")
+        )
 
 
 async def test_addresses_of_living_tasks_are_not_given_out_again(tmp_path: Path, isolate: bool) -> None:

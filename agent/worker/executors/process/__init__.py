@@ -15,5 +15,12 @@ What is killed with -9, and what the (next) agent then reports:
 - the task's first process: the shim kills what is left in the container and writes the exit code, 137;
 - everything (a power cut): nothing is left; exit code 137, "the host went down".
 
+A service manager that ends the agent must end the agent alone (systemd: `KillMode=process`), else tasks end with it.
+
+Needs Linux 5.3 (pidfd). With root and Linux 5.12, containers get process, mount, host name and System V namespaces and a root of
+their own (`shim.sandbox`); control groups where they can be written to. Without, tasks are plain processes of the agent's
+user: same life, same logs, own addresses, but the host's files and no bounds; a notice at the head of the log says what a
+service asked for and does not get.
+
 Importing this package imports nothing else: the spawner passes through here.
 """

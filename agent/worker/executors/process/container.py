@@ -168,22 +168,28 @@ class Container:
             entries = cgroups.create(groups, bounds)
         except OSError as error:
             raise TemporaryFailure(f"starting container failed: {error}") from None
+        settings = shim_settings(record, self.folder, around.host, contents, entries)
         with around.watch.watching(self.folder) as changed:
-            settings = shim_settings(record, self.folder, around.host, contents, entries)
-            answer = await around.spawner.ask("s", settings)
-            try:
-                line = await answer.line()
-            finally:
-                answer.close()
-            word, _, rest = line.partition(" ")
+            # An answer that never comes means that the spawner was killed, before it forked or after; a second request is
+            # safe, as a shim that lives holds the lock.
+            word, rest = await self._ask(settings) or await self._ask(settings) or ("", "")
             if word == "busy":
                 await self._started_by_another(changed)
             elif word == "failed":
                 raise TemporaryFailure(f"starting container failed: {rest}")
-            elif word not in ("running", "exists", "refused"):
+            elif not word:
                 self.look()
                 if self.phase is Phase.CREATED:
                     raise TemporaryFailure("starting container failed: the spawner was killed")
+
+    async def _ask(self, settings: dict[str, object]) -> tuple[str, str] | None:
+        """What the shim, or the spawner in its place, answers; None for nothing."""
+        answer = await self._around.spawner.ask("s", settings)
+        try:
+            word, _, rest = (await answer.line()).partition(" ")
+        finally:
+            answer.close()
+        return (word, rest) if word else None
 
     async def _started_by_another(self, changed: asyncio.Event) -> None:
         """An agent that was killed has left a shim on its way: it will run or end."""

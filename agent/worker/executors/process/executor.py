@@ -25,7 +25,7 @@ from agent.worker.executors.process.container import Container, Surroundings, op
 from agent.worker.executors.process.controller import ProcessController, Sleep
 from agent.worker.executors.process.execs import ExecProcess, execute
 from agent.worker.executors.process.folder_watch import FolderWatch
-from agent.worker.executors.process.host import Host, find_account, look
+from agent.worker.executors.process.host import Host, find_account, has_pidfds, look
 from agent.worker.executors.process.inventory import Inventory
 from agent.worker.executors.process.launching import sandbox_settings
 from agent.worker.executors.process.plan import plan_container
@@ -147,6 +147,8 @@ class ProcessExecutor:
             return self._around
 
     async def _look_around(self) -> Surroundings:
+        if not has_pidfds():
+            raise RejectedByExecutor("the process executor needs Linux 5.3 or later (pidfd_open)")
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         parents = Parents.of_host() if self._bound else Parents([])
         program_path = program_file()

@@ -86,6 +86,17 @@ def _find_group(text: str) -> int:
         raise UnknownAccount(f"unable to find group {text}: no matching entries in group file") from None
 
 
+def has_pidfds() -> bool:
+    """Whether the kernel can hold a process by a descriptor, without which an id could come to mean another one."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        return False
+    return True
+
+
 def may_bind_low_ports() -> bool:
     """Whether this process may listen on ports under 1024 of the loopback network."""
     with socket.socket() as probe:

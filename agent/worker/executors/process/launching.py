@@ -34,6 +34,7 @@ def shim_settings(
         "log_bytes": record.log_bytes,
         "log_files": record.log_files,
         "notices": list(record.notices),
+        "announces": record.announces,
     }
 
 

@@ -83,6 +83,7 @@ def plan_container(
         entrypoint=entrypoint,
         command=command,
         argv=_argv(image, host, [*entrypoint, *command]),
+        announces=bool(image.ports) and program_of(image, [*entrypoint, *command]) is not None,
         env=[f"{key}={value}" for key, value in environment.items()],
         cwd=_absolute(spec.dir),
         user=spec.user,

@@ -75,6 +75,8 @@ class ContainerRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     command: list[str]
     argv: list[str]
     """What is executed; `entrypoint` and `command` are what a person sees."""
+    announces: bool
+    """It is a server of ours, which tells when it listens: it counts as running only then."""
     env: list[str]
     cwd: str
     user: str

@@ -43,6 +43,7 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> int:
         sys.stderr.write(f"{place.task}: cannot listen on {address or '0.0.0.0'}:{port}: {error.strerror}\n")
         return 1
     server.stop_on_signals()
+    announce(environment.get("TASK_READY_FD", ""))
     log(f"{place.task}: listening on {server.address[0]}:{server.address[1]}")
     server.run()
     log(f"{place.task}: stopped")
@@ -55,6 +56,13 @@ def log(text: str) -> None:
         os.write(1, text.encode("utf-8", "backslashreplace") + b"\n")
     except OSError:
         return
+
+
+def announce(descriptor: str) -> None:
+    """Tell whoever started this program, and asked for it, that it listens."""
+    if descriptor.isdigit():
+        os.write(int(descriptor), b"ready")
+        os.close(int(descriptor))
 
 
 def choose_port(site: str, arguments: list[str], environment: Mapping[str, str]) -> int:

@@ -22,6 +22,8 @@ from agent.worker.executors.process.shim.logfile import STDERR, STDOUT, LogWrite
 CHUNK = 65536
 DRAIN_SECONDS = 1.0
 """How long output is waited for once every process of the container is gone: somebody else may hold the pipe."""
+READY_SECONDS = 3
+"""How long a server of ours may take until it listens, and nobody hears yet that it runs."""
 RECORD_BYTES = 1024
 """Size of a record on disk, filled up with spaces."""
 SHIM_OOM_ADJUST = b"-998"
@@ -53,7 +55,8 @@ def launch(settings: dict[str, object], answer: int) -> None:
     """In a fresh fork of the spawner: fork the shim and go, so that the shim belongs to nobody.
 
     Settings: "folder"; "root" (see `sandbox.build`) or None for no namespaces; "hostname"; "program" (see `program.become`);
-    "cgroups"; "log_bytes" and "log_files"; "notices", lines for the head of the log.
+    "cgroups"; "log_bytes" and "log_files"; "notices", lines for the head of the log; "announces", whether the program tells
+    by the descriptor in TASK_READY_FD when it is ready.
     """
     folder = os.open(str(settings["folder"]), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=folder)
@@ -87,6 +90,7 @@ class _Shim:
         self._identity = (0, 0)
         self._records: dict[str, int] = {}
         self._wake = -1
+        self._ready = -1
         self._code: int | None = None
         self._finished = 0
 
@@ -110,6 +114,7 @@ class _Shim:
         self._write("run", record)
         # Secrets are in there: they are the task's now.
         self._settings.clear()
+        self._await_ready()
         self._reply(f"running {pid} {start} {task} {task_start} {started}")
         self._supervise(streams)
         assert self._code is not None
@@ -138,17 +143,28 @@ class _Shim:
         out, out_end = os.pipe2(os.O_CLOEXEC)
         err, err_end = os.pipe2(os.O_CLOEXEC)
         status, status_end = os.pipe2(os.O_CLOEXEC)
+        self._ready, ready_end = os.pipe2(os.O_CLOEXEC)
         shim = os.getpid()
         self._task = os.fork()
         if self._task == 0:
             os.setsid()
             os.write(status_end, b"process %d %d\n" % kernel.identity(self._proc))
             streams = (null, out_end, err_end)
+            if self._settings["announces"]:
+                os.set_inheritable(ready_end, True)
+                self._settings["program"]["env"].append(f"TASK_READY_FD={ready_end}")  # type: ignore[index]
             program.become(self._settings["program"], self._groups, streams, shim, status_end)  # type: ignore[arg-type]
-        for descriptor in (out_end, err_end, status_end, null, *self._groups):
+        for descriptor in (out_end, err_end, status_end, ready_end, null, *self._groups):
             os.close(descriptor)
         self._check(status)
         return {out: STDOUT, err: STDERR}
+
+    def _await_ready(self) -> None:
+        """Return when the program has said that it is ready, closed the pipe (all but ours do so at once), or takes long."""
+        poller = select.poll()
+        poller.register(self._ready, select.POLLIN)
+        poller.poll(READY_SECONDS * 1000)
+        os.close(self._ready)
 
     def _check(self, status: int) -> None:
         """Read what the first process says until exec closes its end."""
