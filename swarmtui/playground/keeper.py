@@ -138,9 +138,13 @@ class Keeper:
             instance.spawning[service] = request
             instance.wire.send({name: message[name] for name in ("op", "service", "argv", "env", "log")})
         elif operation == "stop":
-            instance = self._known(message["instance"])
-            instance.stopping.append(request)
-            self._kill(instance)
+            running = self._instances.get(message["instance"])
+            if running is None:
+                # It was killed just before, and the session has yet to hear of it: what was wanted is so.
+                self._wire.send({"id": request})
+                return
+            running.stopping.append(request)
+            self._kill(running)
         elif operation == "freeze":
             self._freeze(self._known(message["instance"]), message["frozen"])
             self._wire.send({"id": request})

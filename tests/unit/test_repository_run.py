@@ -67,7 +67,7 @@ exit 0
 def test_help_lists_every_command(machine: Machine) -> None:
     done = machine.run("help")
     assert done.returncode == 0
-    for command in ("playground", "check", "test", "bench", "simulate", "screenshots"):
+    for command in ("playground", "check", "test", "bench", "simulate", "soak", "screenshots"):
         assert f"./run {command}" in done.stdout
     assert machine.run().stdout == done.stdout
 

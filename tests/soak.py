@@ -1,0 +1,195 @@
+"""A playground that things happen to, for as long as is asked: `./run soak MINUTES=10`.
+
+Each round does one thing (an agent is killed, a power cut, a machine hangs, one is added or removed, a service is scaled) and
+waits until every replica runs on a node that is there. It ends with how long that took, by kind, or with the first round that did
+not heal, its seed and the state of the cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+
+from swarmtui.docker_api.client import EngineClient
+from swarmtui.playground import forming
+from swarmtui.playground.instance import Instance, InstanceState, Role
+from swarmtui.playground.session import Options, PlaygroundError, PlaygroundSession
+
+PATIENCE = 60.0
+IMAGE = "swarmtui/whoami"
+NAME = "soak"
+
+
+class DidNotHeal(Exception):
+    """The text says what the cluster looked like."""
+
+
+class Soak:
+    """One cluster, one service, one source of chance."""
+
+    def __init__(self, session: PlaygroundSession, api: EngineClient, chance: random.Random) -> None:
+        self._session = session
+        self._api = api
+        self._chance = chance
+        self._replicas = 6
+
+    async def begin(self) -> None:
+        """Create the service."""
+        spec = {
+            "Name": NAME,
+            "TaskTemplate": {"ContainerSpec": {"Image": IMAGE}, "RestartPolicy": {"Delay": 1_000_000_000}},
+            "Mode": {"Replicated": {"Replicas": self._replicas}},
+        }
+        await self._api.create_service(spec)
+        await self.healed()
+
+    async def round(self) -> tuple[str, float]:
+        """Do one thing; what it was and how many seconds the cluster took to be whole again."""
+        what = self._chance.choice(self._possible())
+        began = time.monotonic()
+        await what()
+        await self.healed()
+        return what.__name__, time.monotonic() - began
+
+    async def healed(self) -> None:
+        """Return when the service runs in full, each replica once, on nodes that are there."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not await self._is_whole():
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise DidNotHeal(await self._picture()) from None
+
+    async def _is_whole(self) -> bool:
+        ready = {node.id for node in await self._api.nodes() if node.status.state == "ready"}
+        wanted = [task for task in await self._api.tasks() if task.desired_state == "running"]
+        running = [task for task in wanted if task.status.state == "running" and task.node_id in ready]
+        return len(running) == len(wanted) == len({task.slot for task in running}) == self._replicas
+
+    async def _picture(self) -> str:
+        lines = [f"wanted: {self._replicas}"]
+        lines += [f"{node.description.hostname}: {node.status.state}" for node in await self._api.nodes()]
+        lines += [
+            f"{task.slot} {task.id} on {task.node_id}: {task.status.state}, wanted {task.desired_state} {task.status.err}"
+            for task in await self._api.tasks()
+        ]
+        return "\n".join(lines)
+
+    async def _is_lost(self, instance: Instance) -> None:
+        """Return when the cluster has noticed; before, it looks whole."""
+        async with asyncio.timeout(PATIENCE):
+            while any(
+                node.status.state == "ready"
+                for node in await self._api.nodes()
+                if node.description.hostname == instance.name
+            ):
+                await asyncio.sleep(0.05)
+
+    # What can happen
+
+    def _possible(self) -> list[Callable[[], Awaitable[None]]]:
+        possible: list[Callable[[], Awaitable[None]]] = [self.scale]
+        workers = self._workers()
+        if len(workers) > 2:
+            possible += [self.agent_killed, self.power_cut, self.removed]
+            if self._session.tier.grouped:
+                possible.append(self.hangs)
+        if len(self._session.instances) < self._session.limit:
+            possible += [self.added] * 2
+        if any(one.state in (InstanceState.STOPPED, InstanceState.WITHOUT_AGENT) for one in self._session.instances):
+            possible += [self.started_again] * 3
+        return possible
+
+    def _workers(self) -> list[Instance]:
+        return [
+            one for one in self._session.instances if one.role is Role.WORKER and one.state is InstanceState.RUNNING
+        ]
+
+    async def scale(self) -> None:
+        """The service gets another number of replicas."""
+        self._replicas = self._chance.randint(1, 12)
+        service = await self._api.raw_service(NAME)
+        spec = {**service["Spec"], "Mode": {"Replicated": {"Replicas": self._replicas}}}
+        await self._api.update_service(service["ID"], service["Version"]["Index"], spec)
+
+    async def agent_killed(self) -> None:
+        """An agent is killed; its tasks are not."""
+        worker = self._chance.choice(self._workers())
+        os.kill(worker.agent_pid, signal.SIGKILL)
+        await self._is_lost(worker)
+
+    async def power_cut(self) -> None:
+        """Everything in an instance is killed."""
+        worker = self._chance.choice(self._workers())
+        os.kill(worker.pid, signal.SIGKILL)
+        await self._is_lost(worker)
+
+    async def hangs(self) -> None:
+        """An instance stands still for a while, then goes on as if nothing had been."""
+        name = self._chance.choice(self._workers()).name
+        await self._session.freeze(name)
+        await asyncio.sleep(self._chance.uniform(0.5, 6))
+        await self._session.thaw(name)
+
+    async def started_again(self) -> None:
+        """A stopped instance is switched on, or an agent started."""
+        stopped = (InstanceState.STOPPED, InstanceState.WITHOUT_AGENT)
+        await self._session.start(
+            self._chance.choice([one for one in self._session.instances if one.state in stopped]).name
+        )
+
+    async def added(self) -> None:
+        """One more instance."""
+        await self._session.add()
+
+    async def removed(self) -> None:
+        """One less."""
+        await self._session.remove(self._chance.choice(self._workers()).name)
+
+
+async def soak(minutes: float, tier: str, seed: int) -> None:
+    """Rounds until the time is over; the figures on stdout."""
+    took: dict[str, list[float]] = defaultdict(list)
+    async with PlaygroundSession(Options(nodes=4, limit=6, tier=tier)) as session:
+        async with forming.client(session.instances[0].docker_host) as api:
+            running = Soak(session, api, random.Random(seed))
+            await running.begin()
+            end = time.monotonic() + minutes * 60
+            while time.monotonic() < end:
+                what, seconds = await running.round()
+                took[what].append(seconds)
+                print(f"{what}: {seconds:.1f} s", file=sys.stderr)
+        kind = session.tier.tier
+    for what, times in sorted(took.items()):
+        times.sort()
+        print(
+            f"{what:<14} {len(times):>4} times   median {times[len(times) // 2]:>5.1f} s   longest {times[-1]:>5.1f} s"
+        )
+    print(f"tier {kind}, seed {seed}: {sum(map(len, took.values()))} rounds, all healed")
+
+
+def main() -> None:
+    """The command line: NAME=VALUE, as `./run soak` has it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="MINUTES=10 TIER=auto SEED=1")
+    known = {"MINUTES": "10", "TIER": "auto", "SEED": str(random.SystemRandom().randrange(1_000_000))}
+    for setting in parser.parse_args().settings:
+        name, _, value = setting.partition("=")
+        if name not in known:
+            parser.error(f"unknown setting {setting!r}; there are {', '.join(known)}")
+        known[name] = value
+    try:
+        asyncio.run(soak(float(known["MINUTES"]), known["TIER"], int(known["SEED"])))
+    except (DidNotHeal, PlaygroundError) as error:
+        sys.exit(f"seed {known['SEED']}: {error}")
+
+
+if __name__ == "__main__":
+    main()
