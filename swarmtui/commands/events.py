@@ -10,8 +10,8 @@ from swarmtui.commands.log_output import moment_option
 from swarmtui.commands.service import FILTER, filters_of
 from swarmtui.commands.session import with_client
 from swarmtui.docker_api.client import EngineClient
+from swarmtui.docker_api.engine_types import Event
 from swarmtui.docker_api.times import format_time
-from swarmtui.docker_api.types import Event
 
 
 @click.command()

@@ -6,7 +6,7 @@ import click
 
 from swarmtui.commands.session import CommandFailed, print_json, with_client
 from swarmtui.docker_api.client import EngineClient
-from swarmtui.docker_api.types import Swarm
+from swarmtui.docker_api.engine_types import Swarm
 from swarmtui.operations.base import OperationFailed
 
 DEFAULT_LISTEN = "0.0.0.0:2377"

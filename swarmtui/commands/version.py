@@ -13,8 +13,8 @@ from swarmtui.commands.session import CommandFailed, failure_text, print_json
 from swarmtui.commands.target import Target
 from swarmtui.contexts.resolve import list_contexts
 from swarmtui.docker_api.client import EngineClient
+from swarmtui.docker_api.engine_types import EngineVersion
 from swarmtui.docker_api.errors import EngineError
-from swarmtui.docker_api.types import EngineVersion
 
 
 def own_version() -> str:

@@ -29,24 +29,13 @@ from swarmtui.docker_api.answers import (
     segment,
     warnings,
 )
+from swarmtui.docker_api.engine_types import EngineVersion, Event, Image, Swarm
 from swarmtui.docker_api.errors import ApiError, ConnectionFailed, MalformedAnswer
 from swarmtui.docker_api.lines import LineSplitter
 from swarmtui.docker_api.log_query import LogQuery
 from swarmtui.docker_api.times import time_parameter
 from swarmtui.docker_api.transport import ByteStream, Params, Transport
-from swarmtui.docker_api.types import (
-    Config,
-    EngineVersion,
-    Event,
-    Image,
-    Info,
-    Network,
-    Node,
-    Secret,
-    Service,
-    Swarm,
-    Task,
-)
+from swarmtui.docker_api.types import Config, Info, Network, Node, Secret, Service, Task
 from swarmtui.docker_api.watch import WatchLine, decode_watch_line
 
 T = TypeVar("T")

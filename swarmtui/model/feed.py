@@ -12,9 +12,10 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Protocol
 
+from swarmtui.docker_api.engine_types import Event
 from swarmtui.docker_api.errors import EngineError, Gone, NotAManager
 from swarmtui.docker_api.times import Clock, Monotonic
-from swarmtui.docker_api.types import Config, Event, Info, Network, Node, Secret, Service, Task
+from swarmtui.docker_api.types import Config, Info, Network, Node, Secret, Service, Task
 from swarmtui.docker_api.watch import WatchLine
 from swarmtui.model.connection import backoff, lost_state
 from swarmtui.model.query import Table

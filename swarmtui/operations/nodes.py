@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swarmtui.docker_api.answers import Json
-from swarmtui.docker_api.errors import EngineError
+from swarmtui.docker_api.errors import ConnectionFailed, EngineError, Unavailable
 from swarmtui.docker_api.types import Task
 from swarmtui.model.row_making import counts
 from swarmtui.model.states import ended, task_glyph
@@ -25,7 +25,7 @@ from swarmtui.operations.client import OperationClient
 from swarmtui.operations.sending import send
 from swarmtui.operations.spec_changes import Path, child, value_at
 from swarmtui.operations.spec_edit import Found, SpecEdit, restore
-from swarmtui.operations.waiting import Timing
+from swarmtui.operations.waiting import Patience, Timing
 
 Written = Sequence[tuple[Path, Any, Any]]
 
@@ -92,13 +92,17 @@ class SetAvailability(NodeEdit):
             await super()._settle(found, report)
             return
         leaving: dict[str, Task] = {}
+        patience = Patience(self._timing, report)
         while True:
             try:
-                tasks = [
-                    task for task in await self._client.tasks({"node": [found.id]}) if not ended(task.status.state)
-                ]
+                assigned = await self._client.tasks({"node": [found.id]})
+            except (ConnectionFailed, Unavailable) as error:
+                await patience.lost(error)
+                continue
             except EngineError as error:
                 raise OperationFailed(f"{found.name} is drained, but its tasks cannot be read: {error}") from error
+            patience.reached()
+            tasks = [task for task in assigned if not ended(task.status.state)]
             leaving.update({task.id: task for task in tasks})
             done, total = len(leaving) - len(tasks), len(leaving)
             if not tasks:

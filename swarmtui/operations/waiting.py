@@ -34,6 +34,29 @@ class Timing:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
+class Patience:
+    """Bears an engine that is out of reach for a while: the change is accepted, and a manager that restarts or loses its
+    leadership must not end the wait for it.
+    """
+
+    def __init__(self, timing: Timing, report: Report) -> None:
+        self._timing = timing
+        self._report = report
+        self._reached = timing.monotonic()
+
+    def reached(self) -> float:
+        """The engine has answered; the time."""
+        self._reached = self._timing.monotonic()
+        return self._reached
+
+    async def lost(self, error: ConnectionFailed | Unavailable) -> None:
+        """Pause before another attempt; OperationFailed when it lasts too long."""
+        if self._timing.monotonic() - self._reached > self._timing.outage:
+            raise OperationFailed(f"the change was accepted, but then the cluster was lost: {error}") from error
+        self._report(Progress(Phase.CONVERGING, message=f"trying again: {error}"))
+        await self._timing.sleep(self._timing.poll)
+
+
 async def wait_for_service(
     client: OperationClient,
     service_id: str,
@@ -47,8 +70,8 @@ async def wait_for_service(
 
     `since` (nanoseconds, the managers' clock): failures before it are not this change's. `going_back`: see `read`.
     """
-    now = timing.monotonic
-    start = reached = now()
+    patience = Patience(timing, report)
+    start = patience.reached()
     whole_since: float | None = None
     abandoned_since: float | None = None
     while True:
@@ -57,13 +80,9 @@ async def wait_for_service(
         except NotFound:
             raise OperationFailed("the service was removed meanwhile") from None
         except (ConnectionFailed, Unavailable) as error:
-            # The change is accepted; a manager that restarts or loses its leadership must not end the wait.
-            if now() - reached > timing.outage:
-                raise OperationFailed(f"the change was accepted, but then the cluster was lost: {error}") from error
-            report(Progress(Phase.CONVERGING, message=f"trying again: {error}"))
-            await timing.sleep(timing.poll)
+            await patience.lost(error)
             continue
-        reached = now()
+        reached = patience.reached()
         if reading.failure:
             report(_progress(Phase.FAILED, reading, reading.failure))
             raise OperationFailed(_with_errors(reading.failure, reading))

@@ -19,8 +19,9 @@ from swarmtui.commands.events import event_line
 from swarmtui.commands.output import ago, human_duration, printable, table
 from swarmtui.commands.progress import ProgressPrinter, lines
 from swarmtui.commands.task_table import task_table
+from swarmtui.docker_api.engine_types import Event
 from swarmtui.docker_api.times import SECOND
-from swarmtui.docker_api.types import Event, Node, Service, Task
+from swarmtui.docker_api.types import Node, Service, Task
 from swarmtui.model.states import Glyph
 from swarmtui.operations.base import Phase, Progress, SlotProgress
 

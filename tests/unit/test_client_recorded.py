@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from swarmtui.docker_api.engine_types import Event, Swarm
 from swarmtui.docker_api.errors import NotAManager, OutOfSequence, api_error
 from swarmtui.docker_api.frames import FrameDecoder
-from swarmtui.docker_api.types import Config, Event, Info, Network, Node, Secret, Service, Swarm, Task
+from swarmtui.docker_api.types import Config, Info, Network, Node, Secret, Service, Task
 from swarmtui.logs.framing import LineAssembler
 from swarmtui.logs.records import LogLine, LogStream
 

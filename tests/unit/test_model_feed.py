@@ -16,6 +16,7 @@ from swarmtui.docker_api.client import EngineClient
 from swarmtui.model import feed
 from swarmtui.model.cluster import ClusterModel
 from swarmtui.model.connection import FIRST_DELAY, LONGEST_DELAY, backoff
+from swarmtui.model.query import all_services
 from swarmtui.model.summary import ClusterSummary, ConnectionState
 
 
@@ -73,6 +74,18 @@ async def test_watch_brings_the_picture_and_then_changes() -> None:
             engine.drop("nodes", "n2")
             await seen.until(lambda s: s.nodes == 1)
             assert seen.states == [ConnectionState.CONNECTING, ConnectionState.SYNCING, ConnectionState.WATCHING]
+
+
+@pytest.mark.parametrize("agent", [True, False])
+async def test_the_first_picture_is_whole_when_it_is_shown(agent: bool) -> None:
+    async with running(FakeEngine(agent=agent)) as engine:
+        for number in range(30):
+            engine.converge(engine.put("services", make_service(f"s{number}", f"web{number}", 20)))
+        states: set[str] = set()
+        async with watched(engine) as seen:
+            seen.model.subscribe(all_services(), lambda d: states.update(row.state for row in (*d.added, *d.changed)))
+            await seen.until(lambda s: s.tasks_running == 600)
+        assert states == {"running"}
 
 
 async def test_a_lost_watch_goes_on_from_its_index() -> None:

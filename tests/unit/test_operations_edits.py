@@ -381,6 +381,30 @@ async def test_draining_waits_until_the_last_task_has_gone() -> None:
         assert engine.tables["nodes"]["n2"]["Spec"]["Availability"] == "active"
 
 
+async def test_draining_bears_a_leader_that_changes_and_not_one_that_stays_away() -> None:
+    async with cluster() as (engine, client):
+        answers = 0
+
+        async def refuse(request: web.Request) -> web.StreamResponse:
+            nonlocal answers
+            answers += 1
+            if answers > 2 and answers < 100:
+                del engine.overrides[("GET", "/tasks")]
+                engine.tables["tasks"].clear()
+                return await engine._serve(request)
+            return problem(503, "rpc error: code = Unavailable desc = no leader")
+
+        engine.overrides[("GET", "/tasks")] = refuse
+        reports = Reports()
+        await DrainNode(client, "node2", timing=FAST).run(reports)
+        assert any("no leader" in progress.message for progress in reports.all)
+        assert reports.all[-1].phase is Phase.DONE
+        answers = 100
+        engine.overrides[("GET", "/tasks")] = refuse
+        with pytest.raises(OperationFailed, match=r"accepted.*no leader"):
+            await DrainNode(client, "node1", timing=Timing(poll=0.0, outage=0.01)).run(Reports())
+
+
 async def test_activating_an_active_node_is_nothing() -> None:
     async with cluster() as (_, client):
         assert (await ActivateNode(client, "n2").preview()).nothing_to_do
