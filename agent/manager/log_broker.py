@@ -11,12 +11,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
+from agent.api_types.node import Node
 from agent.api_types.task import Task, TaskState
 from agent.api_types.times import MILLISECOND
 from agent.manager.dispatcher.connections import Connections
 from agent.manager.log_merge import Merge, Source
 from agent.manager.log_streams import LogOptions, LogsMissing
-from agent.manager.slots import ended
+from agent.manager.slots import wanted
 from agent.rpc.connection import Connection
 from agent.rpc.errors import ConnectionLost, RpcError, StreamEnded, StreamFailed
 from agent.rpc.messages import LogRecord, LogsOpen, LogWatermark
@@ -103,9 +104,9 @@ class _Reading:
             self._spawn(self._watch_tasks(self._watch))
         by_node: dict[str, list[Task]] = {}
         for task in tasks:
-            if _is_placed(task):
+            if _is_known_to_its_node(task):
                 by_node.setdefault(task.node_id, []).append(task)
-            elif not self._options.follow and not ended(task):
+            elif not self._options.follow and wanted(task) and not task.node_id:
                 self.missing.append(LogsMissing(task.id, "", f"task {task.id} has not been scheduled"))
         for node_id, group in by_node.items():
             self._read_node(node_id, [task.id for task in group], self._options.tail)
@@ -163,7 +164,7 @@ class _Reading:
                 task = event.object
                 if event.kind is EventKind.REMOVE or not isinstance(task, Task):
                     continue
-                if self._is_read(task) and _is_placed(task) and task.id not in self._known:
+                if self._is_read(task) and _is_known_to_its_node(task) and task.id not in self._known:
                     self._read_node(task.node_id, [task.id], -1)
 
     def _read_node(self, node_id: str, task_ids: list[str], tail: int) -> None:
@@ -190,12 +191,12 @@ class _Reading:
             while True:
                 connection = await self._connection(node_id, source)
                 if connection is None:
-                    self._miss(task_ids, node_id, f"node {node_id} is not available")
+                    self._miss(task_ids, node_id, f"{self._name(node_id)} is not available")
                     return
                 is_lost = await self._read_stream(connection, source, task_ids, tail)
                 if not is_lost:
                     return
-                self._miss(task_ids, node_id, f"node {node_id} disconnected unexpectedly")
+                self._miss(task_ids, node_id, f"{self._name(node_id)} disconnected unexpectedly")
                 if not self._options.follow:
                     return
                 tail = -1
@@ -236,7 +237,9 @@ class _Reading:
                         message = await stream.receive()
                     self._take_in(message, source, skew, resumed)
             except TimeoutError:
-                self._miss(task_ids, source.node_id, f"node {source.node_id} sent nothing for {GIVE_UP:.0f} seconds")
+                self._miss(
+                    task_ids, source.node_id, f"{self._name(source.node_id)} sent nothing for {GIVE_UP:.0f} seconds"
+                )
                 return False
             finally:
                 await stream.fail("nobody reads any more")
@@ -245,7 +248,7 @@ class _Reading:
         except ConnectionLost:
             return True
         except (StreamFailed, RpcError) as error:
-            self._miss(task_ids, source.node_id, f"node {source.node_id}: {error}")
+            self._miss(task_ids, source.node_id, f"{self._name(source.node_id)}: {error}")
             return False
 
     def _take_in(self, message: object, source: Source, skew: int, resumed: dict[str, int]) -> None:
@@ -269,11 +272,17 @@ class _Reading:
         source.held = False
         source.heard = loop.time()
 
+    def _name(self, node_id: str) -> str:
+        node = self._store.view(lambda tx: tx.get(Node, node_id))
+        hostname = "" if node is None else node.description.hostname
+        return f"node {node_id} ({hostname})" if hostname else f"node {node_id}"
+
     def _miss(self, task_ids: list[str], node_id: str, reason: str) -> None:
         notice = LogsMissing(task_ids[0] if len(task_ids) == 1 else "", node_id, reason)
         if notice not in self.missing:
             self.missing.append(notice)
 
 
-def _is_placed(task: Task) -> bool:
-    return bool(task.node_id) and task.status.state.rank >= TaskState.ASSIGNED.rank
+def _is_known_to_its_node(task: Task) -> bool:
+    """Whether the node has the task: one that was only just assigned could not be asked for its lines yet."""
+    return bool(task.node_id) and task.status.state.rank >= TaskState.ACCEPTED.rank

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
+import pytest
+from simulated_link import End, Link
 from stories import simulate
 from virtual_time import VirtualLoop
 from world import World, make_spec
 
 from agent.api_types.container import SecretReference
+from agent.api_types.errors import InvalidArgument
 from agent.api_types.node import Node, NodeState
 from agent.api_types.secret import Secret, SecretSpec
 from agent.api_types.service import Service
 from agent.api_types.task import PortConfig, Task, TaskState, TaskStatus
-from agent.rpc.messages import StatusReport, TaskReport
+from agent.rpc.messages import Heartbeat, LogWatermark, Message, SessionOpen, SessionReady, StatusReport, TaskReport
 from agent.rpc.peer import Peer
 
 INGRESS = PortConfig(protocol="tcp", target_port=80, published_port=8080, publish_mode="ingress")
@@ -269,5 +274,84 @@ def test_dynamic_ports_are_given_kept_and_used_again() -> None:
         await world.settled()
         assert world.service(three).endpoint.ports[0].published_port == 30000
         assert isinstance(world.service(three), Service)
+
+    simulate(story)
+
+
+def test_a_session_whose_handler_is_cancelled_is_over() -> None:
+    async def story(world: World) -> None:
+        await world.settled()
+        assert world.manager is not None
+        dispatcher = world.manager.dispatcher
+        node = world.nodes["01"]
+        node.power_off()
+        await asyncio.sleep(0.5)
+        link = Link("01", "10.0.0.1:1")
+        mine, theirs = link.stream()
+        opening = SessionOpen(node.description, "10.0.0.1:2377")
+        serving = asyncio.ensure_future(dispatcher.handlers()["session"](theirs, opening, link))  # type: ignore[arg-type]
+        assert isinstance(await mine.receive(), SessionReady)
+        assert dispatcher.connected("01")
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        assert not dispatcher.connected("01")
+        assert dispatcher.suspected("01")
+        node.power_on()
+        await world.settled()
+
+    simulate(story)
+
+
+def test_a_session_ends_although_the_node_takes_nothing_in() -> None:
+    async def story(world: World) -> None:
+        await world.settled()
+        assert world.manager is not None
+        world.nodes["01"].cut_off()
+        held = world.nodes["01"].link
+        assert held is not None
+        with mute(held):
+            await asyncio.sleep(10)
+            assert not world.manager.dispatcher.connected("01")
+        world.nodes["01"].reconnect()
+        await world.settled()
+
+    simulate(story)
+
+
+@contextmanager
+def mute(link: Link) -> Iterator[None]:
+    """Nothing can be sent over the link: there is no credit."""
+    send, no_credit = End.send, asyncio.Event()
+
+    async def wait(self: End, message: Message) -> None:
+        if self._link is link:
+            await no_credit.wait()
+        await send(self, message)
+
+    End.send = wait  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        End.send = send  # type: ignore[method-assign]
+        no_credit.set()
+
+
+@pytest.mark.parametrize("message", [Heartbeat(), LogWatermark(1)])
+def test_what_does_not_belong_into_a_session_is_refused(message: Message) -> None:
+    async def story(world: World) -> None:
+        await world.settled()
+        assert world.manager is not None
+        handler = world.manager.dispatcher.handlers()["session"]
+        link = Link("01", "10.0.0.1:1")
+        mine, theirs = link.stream()
+        with pytest.raises(InvalidArgument):
+            await handler(theirs, message, link)  # type: ignore[arg-type]
+        boastful = msgspec.structs.replace(world.nodes["01"].description, hostname="x" * 300_000)
+        with pytest.raises(InvalidArgument, match="description of the node is 300"):
+            await handler(theirs, SessionOpen(boastful, "x:1"), link)  # type: ignore[arg-type]
+        await mine.send(LogWatermark(1))
+        with pytest.raises(InvalidArgument, match="LogWatermark has no place in a session"):
+            await handler(theirs, SessionOpen(world.nodes["01"].description, "x:1"), link)  # type: ignore[arg-type]
+        await world.settled()
 
     simulate(story)

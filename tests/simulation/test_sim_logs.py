@@ -21,6 +21,7 @@ from agent.rpc.errors import RpcError
 from agent.rpc.messages import LogRecord, LogsOpen, LogWatermark, Message
 from agent.rpc.peer import Purpose
 from agent.store.store import Store
+from agent.store.transactions import WriteTx
 
 
 class Host:
@@ -94,6 +95,17 @@ class Scene:
         state = TaskState.RUNNING if node_id else TaskState.PENDING
         task = Task(id=task_id, service_id=service, slot=1, node_id=node_id, status=TaskStatus(state=state))
         await self.store.update(lambda tx: tx.create(task) and None)
+
+    async def become(self, task_id: str, state: TaskState, node_id: str) -> None:
+        """The task comes to a state on a node."""
+
+        def change(tx: WriteTx) -> None:
+            task = tx.get(Task, task_id)
+            assert task is not None
+            status = msgspec.structs.replace(task.status, state=state)
+            tx.update(msgspec.structs.replace(task, node_id=node_id, status=status))
+
+        await self.store.update(change)
 
     async def host(self, node_id: str, lines: dict[str, list[float]], **options: float) -> Host:
         for task_id in lines:
@@ -250,12 +262,11 @@ def test_a_follower_gets_tasks_that_come_later() -> None:
         async def come() -> None:
             await asyncio.sleep(1.5)
             await scene.task("new")
-            task = scene.store.view(lambda tx: tx.get(Task, "new"))
-            assert task is not None
-            placed = msgspec.structs.replace(
-                task, node_id="n1", status=msgspec.structs.replace(task.status, state=TaskState.ASSIGNED)
-            )
-            await scene.store.update(lambda tx: tx.update(placed) and None)
+            for state in (TaskState.ASSIGNED, TaskState.ACCEPTED):
+                assert len(host.openings) == 1, "a node that has not heard of the task yet could only say so"
+                await scene.become("new", state, node_id="n1")
+                await asyncio.sleep(0.1)
+            assert len(host.openings) == 2
 
         coming = asyncio.ensure_future(come())
         await scene.read(until=5, follow=True, tail=1)

@@ -13,6 +13,8 @@ import logging
 from collections.abc import Mapping
 from typing import ClassVar
 
+import msgspec
+
 from agent.api_types.errors import InvalidArgument, Unavailable
 from agent.api_types.identity import IdSource
 from agent.api_types.node import Node, NodeDescription, NodeState
@@ -52,6 +54,9 @@ log = logging.getLogger(__name__)
 DEFAULT_PERIOD = SECOND
 LEASE = 60 * SECOND
 """How long a new leader waits for a node that told the old one that it would be back."""
+
+MOST_DESCRIPTION = 256 * 1024
+"""Bytes that a node may say of itself."""
 
 LEADER_CHANGED = 'Node moved to "unknown" state due to leadership change in cluster'
 LEAVING = "the agent stopped in order; its tasks stay until it is back"
@@ -248,6 +253,7 @@ class Dispatcher(ControlLoop):
     async def _serve(self, stream: Stream, opening: Message, connection: Connection) -> None:
         if not isinstance(opening, SessionOpen):
             raise InvalidArgument(f"a session is opened with SessionOpen, not {type(opening).__name__}")
+        _check_size(opening.description)
         if not self._leads:
             raise Unavailable("this manager does not lead the cluster")
         node_id = connection.peer.node_id
@@ -274,6 +280,7 @@ class Dispatcher(ControlLoop):
         tasks = [
             asyncio.ensure_future(session.send_all(ready)),
             asyncio.ensure_future(self._listen(session, stream)),
+            asyncio.ensure_future(session.overdue()),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -300,6 +307,7 @@ class Dispatcher(ControlLoop):
                 case StatusReport(reports):
                     self._statuses.report(session.node_id, reports)
                 case Described(description):
+                    _check_size(description)
                     self._nodes.report(session.node_id, NodeReport(description=description))
                 case Leaving(lease):
                     self._take_leave(session, lease)
@@ -337,6 +345,16 @@ class Dispatcher(ControlLoop):
         if self._liveness.suspected(session.node_id) and self._leads and not session.orderly:
             log.warning("node %s is suspected: its session broke", session.node_id)
         self._refresh_table()
+
+
+def _check_size(description: NodeDescription) -> None:
+    """A node's own words go into the store of every manager; they must not fill it."""
+    size = len(msgspec.msgpack.encode(description))
+    if size > MOST_DESCRIPTION:
+        raise InvalidArgument(
+            f"the description of the node is {size} bytes long, {MOST_DESCRIPTION} are allowed; "
+            "shorten the labels and the list of plugins of its engine"
+        )
 
 
 def _changes_table(event: Event) -> bool:

@@ -13,6 +13,9 @@ from agent.store.store import Store
 GATHER = 0.01
 """Seconds in which changes for a node are gathered into one message."""
 
+PARTING = 5.0
+"""Seconds in which a node takes in why its session ends."""
+
 
 class Session:
     """The sending half of a session. Callers mark what changed; the sender looks it up when it gets to send."""
@@ -40,6 +43,7 @@ class Session:
         self._changed: dict[str, None] = {}
         self._is_complete = False
         self._end: SessionEnd | None = None
+        self._ending = asyncio.Event()
         self._wake = asyncio.Event()
 
     def tasks_changed(self, task_ids: Iterable[str]) -> None:
@@ -60,7 +64,13 @@ class Session:
         """Say why and end; no reason to suspect the node."""
         self.orderly = True
         self._end = self._end or SessionEnd(reason, removed)
+        self._ending.set()
         self._wake.set()
+
+    async def overdue(self) -> None:
+        """Return once the session should have ended: its node takes in nothing, not even the reason."""
+        await self._ending.wait()
+        await asyncio.sleep(PARTING)
 
     async def send_all(self, ready: SessionReady) -> None:
         """Send everything until the session is ended from this side. StreamFailed when it breaks."""
