@@ -25,12 +25,12 @@ RECOVERY = 20_000
 class Chaos:
     """Draws one mishap after another."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, focus: tuple[str, ...] = ()) -> None:
         self._world = world
         self._random = Random(world.random.random())
         self._next_name = 6
         self._pause = self._random.choice((60, 150, 400))
-        mishaps = (
+        mishaps: tuple[Callable[[], None], ...] = (
             self._crash,
             self._crash_all,
             self._partition,
@@ -41,9 +41,13 @@ class Chaos:
             self._transfer,
             self._grow,
             self._remove,
+            self._change_in_haste,
+            self._crash_while_saving,
         )
         # Each seed leaves some kinds out: a rare story is often one in which little else happens.
         self._mishaps = [mishap for mishap in mishaps if self._random.random() < 0.5] or [self._crash]
+        if focus:
+            self._mishaps = [mishap for mishap in mishaps if mishap.__name__.strip("_") in focus]
         self._calm = self._random.choice((0.2, 0.5))
         world.after(self._pause, "", self._mishap)
 
@@ -80,7 +84,9 @@ class Chaos:
         names = list(self._world.members)
         self._random.shuffle(names)
         border = self._random.randint(1, len(names))
-        left, right = names[:border], names[border:]
+        self._split(names[:border], names[border:])
+
+    def _split(self, left: list[str], right: list[str]) -> None:
         self._world.note(f"partition {left} {right}")
         self._world.cut = {pair for a in left for b in right for pair in ((a, b), (b, a))}
 
@@ -128,6 +134,22 @@ class Chaos:
         if leader is not None and len(leader.core.membership.voters) > self._random.choice((1, 2, 3)):
             self._change(ChangeKind.REMOVE, self._random.choice(leader.core.membership.members))
 
+    def _change_in_haste(self) -> None:
+        """Several removals at once, and those who are left on their own side of a partition."""
+        leader = self._world.leader()
+        if leader is None:
+            return
+        for _ in range(3):
+            self._change(ChangeKind.REMOVE, self._random.choice(leader.core.membership.voters))
+        left = leader.core.membership.members
+        self._split(list(left), [name for name in self._world.members if name not in left])
+
+    def _crash_while_saving(self) -> None:
+        """The moment in which a snapshot takes the place of a part of the log."""
+        saving = [member for member in self._world.members.values() if member.running and member.saving]
+        if saving:
+            self._crash(self._random.choice(saving))
+
     def _change(self, kind: ChangeKind, name: str) -> None:
         self._world.note(f"{kind.value}: {name}")
         self._ask(lambda leader: leader.core.propose_membership(MembershipChange(kind, name)))
@@ -173,13 +195,16 @@ def _last_command() -> bytes:
     return Command.of(0, Operation("z", Kind.WRITE, 0))
 
 
-def run_chaos(seed: int, member_type: type[SimulatedMember] = SimulatedMember) -> World:
-    """Raises `Violation` with the seed and the last events when anything is wrong."""
+def run_chaos(seed: int, member_type: type[SimulatedMember] = SimulatedMember, focus: tuple[str, ...] = ()) -> World:
+    """One story, with the mishaps named in `focus` where there is one.
+
+    Raises `Violation` with the seed and the last events when anything is wrong.
+    """
     random = Random(seed)
     world = World(seed, random.choice((1, 2, 3, 3, 3, 4, 4, 5)), member_type)
     try:
         clients = Clients(world, random.randint(1, 5), random.choice((5, 40, 120)))
-        Chaos(world)
+        Chaos(world, focus)
         world.run(DURATION)
         clients.stop()
         make_peace(world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from raft_linearizability import UNKNOWN, Kind, Operation, Value
@@ -37,11 +38,12 @@ class Clients:
         if not running:
             self._later(client)
             return
-        if self._random.random() < 0.4:
-            self._read(client, self._random.choice(running))
-            return
+        # More than one may believe that it leads, and those are asked the most.
         leaders = [member for member in running if member.core.leader == member.id]
-        self._write(client, self._random.choice(leaders or running))
+        if self._random.random() < 0.4:
+            self._read(client, self._random.choice(leaders if leaders and self._random.random() < 0.6 else running))
+        else:
+            self._write(client, self._random.choice(leaders or running))
 
     def _later(self, client: int) -> None:
         self._world.after(self._random.randint(1, self._pace), "", self._begin, client)
@@ -75,7 +77,8 @@ class Clients:
                 self._later(client)
 
         assert operation.value is not None
-        member.propose(Command.of(operation.value, operation), done, failed)
+        data = Command.of(operation.value, operation)
+        self._request(member, lambda: member.propose(data, done, failed), lambda: failed(True))
         self._world.after(PATIENCE, "", failed, False)
 
     def _read(self, client: int, member: SimulatedMember) -> None:
@@ -96,8 +99,12 @@ class Clients:
                 over = True
                 self._later(client)
 
-        member.read(operation.key, done)
+        self._request(member, lambda: member.read(operation.key, done), give_up)
         self._world.after(PATIENCE, "", give_up)
+
+    def _request(self, member: SimulatedMember, call: Callable[[], None], refused: Callable[[], None]) -> None:
+        """On its way to the member, which may be frozen by then, or gone."""
+        self._world.after(self._random.randint(0, 3), member.id, lambda: call() if member.running else refused())
 
     @property
     def acknowledged(self) -> int:

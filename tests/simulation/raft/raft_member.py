@@ -41,9 +41,9 @@ class SimulatedMember:
         self.running = False
         self.life = 0
         """Counts the starts; what an earlier life left behind in the air does not reach a later one."""
-        self.tick_length = round(world.tick * self.random.uniform(0.75, 1.35))
+        self.tick_length = round(world.tick * self.random.uniform(1 / world.skew, world.skew))
         self.sync_time = 4
-        self.snapshot_interval = self.random.randint(8, 40)
+        self.snapshot_interval = self.random.choice((5, 15, 40))
         self.keep = self.random.choice((0, 0, 3))
 
     # -- life
@@ -69,7 +69,7 @@ class SimulatedMember:
         self._incoming: dict[str, tuple[IncomingSnapshot, bytes]] = {}
         self._received: dict[int, bytes] = {}
         self._status: Status | None = None
-        self._saving = self._syncing = False
+        self.saving = self._syncing = False
         self.world.invariants.member_started(self.core)
         self.world.after(self.tick_length, self.id, self._tick, self.life)
 
@@ -246,19 +246,19 @@ class SimulatedMember:
 
     def _snapshot_if_due(self) -> None:
         index = self.machine.applied
-        if self._saving or index - self.core.log.snapshot.index < self.snapshot_interval:
+        if self.saving or index - self.core.log.snapshot.index < self.snapshot_interval:
             return
         if self.core.log.term_at(index) is None:
             # The core has a newer snapshot from the leader already.
             return
-        self._saving = True
+        self.saving = True
         self.save_snapshot(self.core.snapshot_meta(index), self.machine.snapshot())
 
     def save_snapshot(self, snapshot: SnapshotMeta, data: bytes) -> None:
         self._write(SaveSnapshot(snapshot, data), lambda: self._saved(snapshot))
 
     def _saved(self, snapshot: SnapshotMeta) -> None:
-        self._saving = False
+        self.saving = False
         if snapshot.index > self.core.log.snapshot.index:
             self.core.compact(snapshot, keep=self.keep)
             self._write(DropEntries(snapshot.index), lambda: None)

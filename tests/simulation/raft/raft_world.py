@@ -24,9 +24,7 @@ class World:
 
     tick = 20
 
-    def __init__(
-        self, seed: int, voters: int, member_type: type[SimulatedMember] = SimulatedMember, *, tame: bool = False
-    ) -> None:
+    def __init__(self, seed: int, voters: int, member_type: type[SimulatedMember] = SimulatedMember) -> None:
         self.random = Random(seed)
         self.now = 0
         self.settings = Settings(
@@ -40,9 +38,11 @@ class World:
         self.members: dict[str, SimulatedMember] = {}
         self.invariants = Invariants(self.disks)
         self.trace: deque[tuple[int, str, Any]] = deque(maxlen=400)
-        self.loss = 0.0 if tame else self.random.choice((0.0, 0.02, 0.15))
-        self.duplication = 0.0 if tame else self.random.choice((0.0, 0.05, 0.3))
-        self.delay = (1, 2) if tame else self.random.choice(((1, 3), (1, 15), (1, 50)))
+        self.loss = self.random.choice((0.0, 0.02, 0.15))
+        self.duplication = self.random.choice((0.0, 0.05, 0.3))
+        self.delay = self.random.choice(((1, 3), (1, 15), (1, 50)))
+        self.skew = self.random.choice((1.05, 1.3, 2.0))
+        """How many times faster or slower than the right time a member's clock may run."""
         self.cut: set[tuple[str, str]] = set()
         """Links, one way each, that carry nothing."""
         self.paused: dict[str, int] = {}
