@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from aiohttp import web
-from msgspec.structs import replace
 
 from agent.api.call import Call, reply, reply_list
 from agent.api.filters import Filters
@@ -15,7 +14,7 @@ from agent.api_types.errors import InvalidArgument
 from agent.api_types.node import Node
 from agent.api_types.service import Service
 from agent.api_types.task import Task, TaskState
-from agent.manager.constraints import placement_fits
+from agent.manager.slots import up_to_date
 from agent.store.transactions import ReadTx
 
 
@@ -85,15 +84,7 @@ def is_up_to_date(tx: ReadTx, task: Task) -> bool:
         return False
     if service.job_status is not None:
         return task.job_iteration == service.job_status.job_iteration
-    if task.spec_version is not None and task.spec_version == service.spec_version:
-        return True
-    template = service.spec.task_template
-    if replace(task.spec, placement=template.placement) == template:
-        if task.spec.placement == template.placement:
-            return task.endpoint is None or task.endpoint.spec == service.spec.endpoint_spec
-        node = tx.get(Node, task.node_id)
-        return node is not None and placement_fits(template.placement, node)
-    return False
+    return up_to_date(task, service, lambda node_id: tx.get(Node, node_id))
 
 
 async def inspect(call: Call) -> web.StreamResponse:

@@ -147,6 +147,9 @@ async def test_the_sdk_drives_it(swarm: Cluster) -> None:
             while sum(task["Status"]["State"] == "running" for task in service.tasks()) < 2:
                 assert time.monotonic() < deadline
             assert service.scale(1)
+            # The SDK sends no EndpointSpec: the CLI must see the task that stays as up to date all the same.
+            filters = {"service": service.id, "_up-to-date": "true"}
+            assert len([task for task in client.api.tasks(filters) if task["DesiredState"] == "running"]) == 1
             assert client.services.list(filters={"name": "sdk"})[0].id == service.id
             service.remove()
             with pytest.raises(docker.errors.NotFound):
