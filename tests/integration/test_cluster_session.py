@@ -147,9 +147,6 @@ async def test_the_sdk_drives_it(swarm: Cluster) -> None:
             while sum(task["Status"]["State"] == "running" for task in service.tasks()) < 2:
                 assert time.monotonic() < deadline
             assert service.scale(1)
-            # The SDK sends no EndpointSpec: the CLI must see the task that stays as up to date all the same.
-            filters = {"service": service.id, "_up-to-date": "true"}
-            assert len([task for task in client.api.tasks(filters) if task["DesiredState"] == "running"]) == 1
             assert client.services.list(filters={"name": "sdk"})[0].id == service.id
             service.remove()
             with pytest.raises(docker.errors.NotFound):
@@ -159,6 +156,15 @@ async def test_the_sdk_drives_it(swarm: Cluster) -> None:
 
     await asyncio.to_thread(work)
     await swarm.eventually(lambda tasks: tasks == [], "/tasks")
+
+
+async def test_a_service_made_without_an_endpoint_spec_converges_when_it_is_scaled(swarm: Cluster) -> None:
+    spec = {"Name": "bare", "TaskTemplate": {"ContainerSpec": {"Image": "swarmtui/whoami"}}}
+    mode = {"Mode": {"Replicated": {"Replicas": 2}}}
+    _, made = await swarm.manager.api("POST", "/services/create", {**spec, **mode})
+    before = await swarm.until_running("bare", 2)
+    assert "converged" in await swarm.manager.docker("service", "scale", "bare=3")
+    assert names(before) < names(await swarm.until_running("bare", 3)), made
 
 
 async def test_a_restarted_agent_finds_its_tasks_and_nothing_moves(swarm: Cluster) -> None:
