@@ -159,7 +159,7 @@ async def test_the_sdk_drives_it(swarm: Cluster) -> None:
 
 
 async def test_a_service_made_without_an_endpoint_spec_converges_when_it_is_scaled(swarm: Cluster) -> None:
-    spec = {"Name": "bare", "TaskTemplate": {"ContainerSpec": {"Image": "swarmtui/whoami"}}}
+    spec = {"Name": "bare", "TaskTemplate": {"ContainerSpec": {"Image": "swarmtui/whoami:latest"}}}
     mode = {"Mode": {"Replicated": {"Replicas": 2}}}
     _, made = await swarm.manager.api("POST", "/services/create", {**spec, **mode})
     before = await swarm.until_running("bare", 2)
