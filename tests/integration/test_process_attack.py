@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from process_tools import container_of, executor_in, is_alive, make_task, output, processes_with, says, started, until
 
+from agent.api_types.container import ReferenceFileTarget, SecretReference
 from agent.worker.executors.process.executor import ProcessExecutor
 from agent.worker.interface import Controller, Dependencies, ExitStatus, TemporaryFailure
 
@@ -237,6 +239,21 @@ async def test_a_setuid_like_daemon_cannot_hold_the_end(executor: ProcessExecuto
         assert await controller.wait() == ExitStatus(143)
     finally:
         os.close(holder)
+
+
+async def test_a_task_whose_folder_is_removed_ends(tmp_path: Path, isolate: bool) -> None:
+    mark = f"20987{os.getpid()}{int(isolate)}"
+    async with executor_in(tmp_path, isolate, keep=True) as executor:
+        secret = SecretReference(secret_id="s", secret_name="s", file=ReferenceFileTarget(name="s", mode=0o400))
+        script = f"(setsid sleep {mark} &); echo ready; sleep {mark}"
+        task = make_task("t1", args=["sh", "-c", script], secrets=[secret])
+        await says(await started(executor, task, Dependencies({"s": b"hidden"})), "ready")
+        memory = Path("/dev/shm", f"swarmtui-{container_of(executor, 't1').record.container_id[:32]}")
+        assert memory.exists() is not isolate
+        shim = container_of(executor, "t1").run.shim  # type: ignore[union-attr]
+    shutil.rmtree(tmp_path / "containers")
+    await until(lambda: processes_with(mark) == [] and not is_alive(shim))
+    assert not memory.exists()
 
 
 async def test_no_process_of_ours_is_left(tmp_path: Path, isolate: bool) -> None:

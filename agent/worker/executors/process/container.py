@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ from agent.worker.executors.process.records import (
     read_record,
     write_record,
 )
+from agent.worker.executors.process.shim.supervise import remove_tree
 from agent.worker.executors.process.spawning import Spawner
 from agent.worker.interface import Dependencies, RejectedByExecutor, TemporaryFailure
 
@@ -290,7 +290,7 @@ class Container:
         """End it and forget it: processes, groups, files. Idempotent."""
         await self.kill()
         await self._release()
-        remove_tree(self.folder)
+        remove_tree(str(self.folder))
         self.removed = True
         self.close()
 
@@ -373,13 +373,3 @@ def boot_time(now: int) -> int:
     """When the host was booted, nanoseconds since the epoch."""
     with open("/proc/uptime") as file:
         return now - int(float(file.read().split()[0]) * SECOND)
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder and what is in it; others may remove it at the same time."""
-
-    def vanished(_function: object, _path: str, error: tuple[type[BaseException], BaseException, object]) -> None:
-        if not isinstance(error[1], FileNotFoundError):
-            raise error[1]
-
-    shutil.rmtree(folder, onerror=vanished)

@@ -21,7 +21,7 @@ from agent.worker.executors.docker.template import Expansion, expand_spec
 from agent.worker.executors.images import programs
 from agent.worker.executors.process.addresses import AddressPool, NoFreeAddress, node_network
 from agent.worker.executors.process.cgroups import Parents
-from agent.worker.executors.process.container import Container, Surroundings, open_container, remove_tree
+from agent.worker.executors.process.container import Container, Surroundings, open_container
 from agent.worker.executors.process.controller import ProcessController, Sleep
 from agent.worker.executors.process.execs import ExecProcess, execute
 from agent.worker.executors.process.folder_watch import FolderWatch
@@ -30,6 +30,7 @@ from agent.worker.executors.process.inventory import Inventory
 from agent.worker.executors.process.launching import sandbox_settings
 from agent.worker.executors.process.plan import plan_container
 from agent.worker.executors.process.records import CONTAINER, write_record
+from agent.worker.executors.process.shim.supervise import remove_tree
 from agent.worker.executors.process.spawning import Spawner, interpreter
 from agent.worker.interface import Controller, Dependencies, RejectedByExecutor, TemporaryFailure
 
@@ -217,7 +218,7 @@ class ProcessExecutor:
             await container.remove()
             self._containers.pop(task_id, None)
         elif (self._folder / task_id).exists():
-            remove_tree(self._folder / task_id)
+            remove_tree(str(self._folder / task_id))
 
     def _description(self, host: Host) -> NodeDescription:
         plugins: Sequence[tuple[str, str]] = [

@@ -35,6 +35,7 @@ def shim_settings(
         "log_files": record.log_files,
         "notices": list(record.notices),
         "announces": record.announces,
+        "memory": files_folder(record),
     }
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from agent.worker.executors.process.records import FileRecord
+from agent.worker.executors.process.shim.supervise import remove_tree
 from agent.worker.interface import RejectedByExecutor
 
 
@@ -48,5 +48,5 @@ def remove_files(folder: Path) -> None:
     """Remove the folder and what is in it. Idempotent."""
     if folder.is_symlink():
         folder.unlink()
-    elif folder.exists():
-        shutil.rmtree(folder)
+    else:
+        remove_tree(str(folder))

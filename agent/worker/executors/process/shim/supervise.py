@@ -2,7 +2,8 @@
 
 In its folder it writes `run` once the task runs and `exit` when it has ended, both whole or not at all; `lock` is held for
 as long as the shim lives, so that a task is started once whatever the agents do. With a process namespace the shim is its
-process 1, else the reaper of all that the task leaves behind; either way nothing of a container outlives its first process.
+process 1, else the reaper of all that the task leaves behind; either way nothing of a container outlives its first process,
+nor its folder: a task whose records are gone is ended.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def launch(settings: dict[str, object], answer: int) -> None:
 
     Settings: "folder"; "root" (see `sandbox.build`) or None for no namespaces; "hostname"; "program" (see `program.become`);
     "cgroups"; "log_bytes" and "log_files"; "notices", lines for the head of the log; "announces", whether the program tells
-    by the descriptor in TASK_READY_FD when it is ready.
+    by the descriptor in TASK_READY_FD when it is ready; "memory", the folder with its secrets, which end with it, or empty.
     """
     folder = os.open(str(settings["folder"]), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=folder)
@@ -93,6 +94,7 @@ class _Shim:
         self._ready = -1
         self._code: int | None = None
         self._finished = 0
+        self._memory = str(settings["memory"])
 
     def run(self) -> None:
         """Start the task, stay until it ended."""
@@ -114,17 +116,21 @@ class _Shim:
         self._write("run", record)
         # Secrets are in there: they are the task's now.
         self._settings.clear()
+        self._watch_folder()
         self._await_ready()
         self._reply(f"running {pid} {start} {task} {task_start} {started}")
         self._supervise(streams)
         assert self._code is not None
+        if self._memory:
+            remove_tree(self._memory)
         self._record_exit(self._code, "")
 
     def _start(self) -> dict[int, bytes]:
         """Fork the task's first process. Returns its output's pipes once exec succeeded."""
         self._wake, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         _signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-        _signal.signal(_signal.SIGCHLD, lambda _number, _frame: None)
+        for number in (_signal.SIGCHLD, _signal.SIGIO):
+            _signal.signal(number, lambda _number, _frame: None)
         for name in ("run", "exit"):
             self._reserve(name)
         if self._isolated:
@@ -194,6 +200,7 @@ class _Shim:
                 if descriptor == self._wake:
                     os.read(self._wake, 4096)
                     self._reap()
+                    self._end_if_forgotten()
                 else:
                     self._pump(descriptor, streams, poller)
         poller.unregister(self._wake)
@@ -213,6 +220,23 @@ class _Shim:
             poller.unregister(descriptor)
             os.close(descriptor)
             del streams[descriptor]
+
+    def _watch_folder(self) -> None:
+        """Have a signal sent when a file is removed there. (dnotify: inotify allows a user 128 watchers in all.)"""
+        try:
+            fcntl.fcntl(self._folder, fcntl.F_NOTIFY, fcntl.DN_DELETE | fcntl.DN_MULTISHOT)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTDIR, errno.ENOSYS):
+                raise
+
+    def _end_if_forgotten(self) -> None:
+        """Kill the task when its folder was emptied behind everybody's back: no agent could ever find it again."""
+        if self._code is None:
+            try:
+                # Not listdir, which closes a copy of the descriptor, and with any copy goes the notification.
+                os.stat("run", dir_fd=self._folder)
+            except FileNotFoundError:
+                os.kill(self._task, _signal.SIGKILL)
 
     def _reap(self) -> None:
         while True:
@@ -265,6 +289,19 @@ def tell(answer: int, line: str) -> None:
     try:
         os.write(answer, line.encode("utf-8", "backslashreplace") + b"\n")
     except BrokenPipeError:
+        return
+
+
+def remove_tree(folder: str) -> None:
+    """Remove a folder and what is in it; others may do so at the same time."""
+    try:
+        for entry in list(os.scandir(folder)):
+            if entry.is_dir(follow_symlinks=False):
+                remove_tree(entry.path)
+            else:
+                os.unlink(entry.path)
+        os.rmdir(folder)
+    except FileNotFoundError:
         return
 
 
