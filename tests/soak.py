@@ -83,9 +83,9 @@ class Soak:
         return "\n".join(lines)
 
     async def _is_lost(self, instance: Instance) -> None:
-        """Return when the cluster has noticed; before, it looks whole."""
+        """Return when the cluster and the session have noticed; before, all looks whole."""
         async with asyncio.timeout(PATIENCE):
-            while any(
+            while instance.state is InstanceState.RUNNING or any(
                 node.status.state == "ready"
                 for node in await self._api.nodes()
                 if node.description.hostname == instance.name
@@ -141,9 +141,9 @@ class Soak:
     async def started_again(self) -> None:
         """A stopped instance is switched on, or an agent started."""
         stopped = (InstanceState.STOPPED, InstanceState.WITHOUT_AGENT)
-        await self._session.start(
-            self._chance.choice([one for one in self._session.instances if one.state in stopped]).name
-        )
+        name = self._chance.choice([one for one in self._session.instances if one.state in stopped]).name
+        await self._session.start(name)
+        await forming.all_ready(self._session.instances[0].docker_host, [name], PATIENCE)
 
     async def added(self) -> None:
         """One more instance."""

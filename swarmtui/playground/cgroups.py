@@ -33,6 +33,10 @@ _V1_CONTROLLERS = frozenset(
 )
 
 
+_LEAF = "init"
+"""Where an instance's own programs are in version 2."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hierarchy:
     """One mounted hierarchy. `options` are what mounting it again needs: controllers, or the name of one without any."""
@@ -102,22 +106,29 @@ def create(hierarchies: list[Hierarchy], session: str, instance: str) -> None:
         if hierarchy.version == 2:
             # Only below our own group: what the root hands down is the host's affair.
             _hand_down(parent)
+            (child / _LEAF).mkdir(exist_ok=True)
         if "memory" in hierarchy.controllers and not (child / "memory.use_hierarchy").read_text().startswith("1"):
             (child / "memory.use_hierarchy").write_text("1")
 
 
-def enter(hierarchies: list[Hierarchy], session: str, instance: str) -> None:
-    """Move this process to an instance's groups."""
+def enter(hierarchies: list[Hierarchy], session: str, instance: str, *, top: bool) -> None:
+    """Move this process to an instance's groups.
+
+    In version 2 a group with processes of its own can hand no controllers down to those of tasks, so it is a leaf that is
+    entered; with `top` it is the group itself, as a cgroup namespace has its root where it was made, and `settle` goes on there.
+    """
     for hierarchy in hierarchies:
-        (Path(hierarchy.point) / session_group(session) / instance / "cgroup.procs").write_text("0")
+        group = Path(hierarchy.point) / session_group(session) / instance
+        if hierarchy.version == 2 and not top:
+            _hand_down(group)
+            group /= _LEAF
+        (group / "cgroup.procs").write_text("0")
 
 
 def settle(root: Path) -> None:
-    """In a new cgroup namespace of version 2: leave the root to groups, as one with processes can hand down no controllers."""
-    leaf = root / "init"
-    leaf.mkdir(exist_ok=True)
+    """In a new cgroup namespace of version 2: leave the root to groups."""
     for pid in (root / "cgroup.procs").read_text().split():
-        (leaf / "cgroup.procs").write_text(pid)
+        (root / _LEAF / "cgroup.procs").write_text(pid)
     _hand_down(root)
 
 

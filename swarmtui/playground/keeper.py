@@ -213,7 +213,7 @@ class Keeper:
             code = 1
             try:
                 if self._hierarchies:
-                    cgroups.enter(self._hierarchies, self._session, settings.name)
+                    cgroups.enter(self._hierarchies, self._session, settings.name, top=settings.isolated)
                 if settings.isolated:
                     kernel.unshare(_NAMESPACES | (kernel.CLONE_NEWCGROUP if self._hierarchies else 0))
                 pid = os.fork()

@@ -60,7 +60,7 @@ class TierUnavailable(Exception):
 
 def choose(wanted: str, can: Capabilities) -> Choice:
     """The tier for AUTO, or the one that is named if it can be had. Raises TierUnavailable."""
-    grouped = not can.namespaces_obstacle and not can.groups_obstacle
+    grouped = not can.groups_obstacle
     engine_obstacle = can.namespaces_obstacle or can.groups_obstacle or can.engine_obstacle
     choices = {
         Tier.ENGINE: (engine_obstacle, "root, and an engine is installed"),
@@ -75,10 +75,10 @@ def choose(wanted: str, can: Capabilities) -> Choice:
         obstacle, _reason = choices[tier]
         if obstacle:
             raise TierUnavailable(f"tier {tier} cannot be had on this machine: {obstacle}")
-        return Choice(tier, "asked for", grouped and tier.isolated)
+        return Choice(tier, "asked for", grouped)
     for tier, (obstacle, reason) in choices.items():
         if not obstacle:
-            return Choice(tier, reason, grouped and tier.isolated)
+            return Choice(tier, reason, grouped)
     raise AssertionError("the loopback tier needs nothing")
 
 

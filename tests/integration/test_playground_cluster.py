@@ -18,7 +18,7 @@ from swarmtui.docker_api.types import Node, Task
 from swarmtui.playground import forming
 from swarmtui.playground.places import BASE_VARIABLE
 from swarmtui.playground.session import Options, PlaygroundSession
-
+from swarmtui.playground.sweep import owned_by
 
 # A cluster of three starts, loses nodes and finds them again: seconds each, and more where a machine has other work.
 pytestmark = pytest.mark.timeout(150)
@@ -31,7 +31,10 @@ async def session(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(BASE_VARIABLE, f"{folder}/b")
     async with PlaygroundSession(Options(nodes=3, tier=request.param)) as opened:
         yield opened
+        place, name = opened.folder, opened.name
     assert list(folder.iterdir()) == []
+    assert list(Path("/sys/fs/cgroup").glob(f"**/*{name}*")) == []
+    assert owned_by(name, place) == set()
     shutil.rmtree(folder)
 
 

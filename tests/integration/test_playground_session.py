@@ -136,8 +136,9 @@ async def test_a_killed_agent_is_told_and_can_be_started_again(tier: str, opened
 
 @pytest.mark.root
 @pytest.mark.skipif(not choose("auto", probe()).grouped, reason="freezing needs root and control groups")
-async def test_a_frozen_instance_stands_still_and_can_still_be_removed(opened: Open) -> None:
-    session = await opened("namespaces", 2)
+@pytest.mark.parametrize("tier", TIERS)
+async def test_a_frozen_instance_stands_still_and_can_still_be_removed(tier: str, opened: Open) -> None:
+    session = await opened(tier, 2)
     node2 = session.instances[1]
     await session.freeze("node2")
     assert node2.state is InstanceState.FROZEN
@@ -164,7 +165,10 @@ def cpu_time(pid: int) -> str:
     return " ".join(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])
 
 
-async def test_without_control_groups_freezing_is_refused_with_the_reason(opened: Open) -> None:
+async def test_without_control_groups_freezing_is_refused_with_the_reason(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swarmtui.playground.cgroups.obstacle", lambda hierarchies: "none are writable")
     session = await opened("loopback")
     with pytest.raises(PlaygroundError, match="no control group"):
         await session.freeze("node1")

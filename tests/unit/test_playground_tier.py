@@ -31,7 +31,7 @@ def test_a_tier_that_cannot_be_had_is_refused_with_the_reason() -> None:
         choose("engine", Capabilities("", "/sys/fs/cgroup is not writable", ""))
 
 
-def test_groups_are_used_only_where_instances_are_isolated_and_they_can_be_made() -> None:
-    assert choose("namespaces", EVERYTHING).grouped
-    assert not choose("namespaces", Capabilities("", "not writable", "")).grouped
-    assert not choose("loopback", EVERYTHING).grouped
+@pytest.mark.parametrize("tier", ["namespaces", "loopback"])
+def test_groups_are_used_wherever_they_can_be_made(tier: str) -> None:
+    assert choose(tier, EVERYTHING).grouped
+    assert not choose(tier, Capabilities("", "not writable", "")).grouped
