@@ -28,6 +28,7 @@ class Chaos:
         self.services: dict[str, bool] = {}
         """Service ids, and whether each is replicated."""
         self.images = 1
+        self.port = 9000
         self.log: list[str] = []
         self._background: list[asyncio.Task[None]] = []
 
@@ -74,8 +75,8 @@ class Chaos:
         is_global = self.rng.random() < 0.25
         ports = []
         if self.rng.random() < 0.2:
-            number = 9000 + len(self.log)
-            ports = [PortConfig(protocol="tcp", target_port=80, published_port=number, publish_mode="host")]
+            self.port += 1
+            ports = [PortConfig(protocol="tcp", target_port=80, published_port=self.port, publish_mode="host")]
         spec = make_spec(
             replicas=None if is_global else self.rng.randint(0, 2 if ports else 8),
             image=f"{self.rng.choice(['good', 'good', 'bad'])}:{self.images}",
