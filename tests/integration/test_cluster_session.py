@@ -10,6 +10,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 import docker
 import pytest
@@ -165,6 +166,24 @@ async def test_a_service_made_without_an_endpoint_spec_converges_when_it_is_scal
     before = await swarm.until_running("bare", 2)
     assert "converged" in await swarm.manager.docker("service", "scale", "bare=3")
     assert names(before) < names(await swarm.until_running("bare", 3)), made
+
+
+async def test_a_refused_image_is_tried_again_at_the_pace_of_the_restart_delay(swarm: Cluster) -> None:
+    await swarm.manager.docker("service", "create", "-d", "--name", "refused", "--restart-delay", "1s", "no-such/image")
+    filters = '{"service":["refused"]}'
+    await swarm.eventually(
+        lambda tasks: sum(task["Status"]["State"] == "rejected" for task in tasks) >= 3, f"/tasks?filters={filters}"
+    )
+    tasks = await swarm.tasks("refused", running=False)
+    rejected = sorted(task["Status"]["Timestamp"] for task in tasks if task["Status"]["State"] == "rejected")
+    assert "No such image: no-such/image:latest" in str([task["Status"].get("Err") for task in tasks])
+    apart = [
+        datetime.fromisoformat(later[:26]) - datetime.fromisoformat(earlier[:26])
+        for earlier, later in zip(rejected[1:], rejected[2:], strict=False)
+    ]
+    assert all(gap.total_seconds() > 0.5 for gap in apart), apart
+    await swarm.manager.docker("service", "update", "--image", "swarmtui/whoami", "refused")
+    await swarm.until_running("refused", 1)
 
 
 async def test_a_restarted_agent_finds_its_tasks_and_nothing_moves(swarm: Cluster) -> None:

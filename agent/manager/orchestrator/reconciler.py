@@ -20,6 +20,7 @@ from agent.api_types.task import Task, TaskState
 from agent.api_types.times import MILLISECOND, Clock, parse_time
 from agent.manager.control_loop import SLICE, ControlLoop, earliest, sliced
 from agent.manager.orchestrator.changes import SlotChange, write_changes
+from agent.manager.orchestrator.restarts import held_until
 from agent.manager.orchestrator.updater import UpdatePlan, is_updating, plan_update, rolled_back
 from agent.manager.slots import Slot, SlotKey, ended, read_slot, slot_key, slots_of, unfit, wanted
 from agent.store.store import Store
@@ -163,6 +164,9 @@ class Reconciler(ControlLoop):
         if view is None:
             return True
         changes = await _decide(view.slots.values(), lambda slot: self.restart(view, slot))
+        held = _held(view)
+        if held is not None:
+            self._wake_at[service_id] = min(held, self._wake_at.get(service_id, held))
         if not changes or await write_changes(self.store, view.service, changes):
             return True
         self._broken.setdefault(service_id, set()).update(keys)
@@ -194,8 +198,9 @@ class Reconciler(ControlLoop):
             return False
         self._dirty.discard(service_id)
         self._wake_at.pop(service_id, None)
-        if plan.wake_at is not None:
-            self._wake_at[service_id] = plan.wake_at
+        wake_at = earliest(plan.wake_at, _held(view))
+        if wake_at is not None:
+            self._wake_at[service_id] = wake_at
         return True
 
     def _view(self, tx: ReadTx, service_id: str, keys: Iterable[SlotKey] | None = None) -> ServiceView | None:
@@ -208,6 +213,11 @@ class Reconciler(ControlLoop):
         else:
             slots = {key: Slot(key, read_slot(tx, service_id, key)) for key in keys}
         return ServiceView(service, slots, nodes, self.clock())
+
+
+def _held(view: ServiceView) -> int | None:
+    """When the next slot whose replacement waits for a delay is due."""
+    return earliest(*(held_until(slot, view.nodes.get, view.now) for slot in view.slots.values()))
 
 
 async def _decide(slots: Iterable[Slot], decide: Callable[[Slot], SlotChange | None]) -> list[SlotChange]:

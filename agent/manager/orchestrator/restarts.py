@@ -8,6 +8,7 @@ import msgspec
 
 from agent.api_types.service import Service
 from agent.api_types.task import Task, TaskState
+from agent.api_types.times import parse_time
 from agent.manager.orchestrator.changes import NewTask, SlotChange
 from agent.manager.restart import Cause, cause_of, may_restart, start_after, start_text, starts_at
 from agent.manager.slots import NodeOf, Slot, up_to_date
@@ -19,7 +20,11 @@ def restart_slot(service: Service, slot: Slot, node_of: NodeOf, now: int) -> Slo
     The replacement is made from the spec that the service has now. Where a start-first update already has its task in
     place, an old one that is lost is not replaced.
     """
-    lost = [(task, cause) for task in slot.wanted if (cause := cause_of(task, node_of)) is not None]
+    lost = [
+        (task, cause)
+        for task in slot.wanted
+        if (cause := cause_of(task, node_of)) is not None and _held_until(task, cause, now) is None
+    ]
     if not lost:
         return None
     lost_ids = {task.id for task, _ in lost}
@@ -35,6 +40,27 @@ def restart_slot(service: Service, slot: Slot, node_of: NodeOf, now: int) -> Slo
     if starts_at(begin, now, before, node_of) <= now:
         return SlotChange(slot, desired, NewTask(TaskState.RUNNING))
     return SlotChange(slot, desired, NewTask(TaskState.READY, start_text(begin) if begin > now else ""))
+
+
+def held_until(slot: Slot, node_of: NodeOf, now: int) -> int | None:
+    """When a slot is to be looked at again because a task of it failed before its own delay was over; None for no such.
+
+    A task that is refused while it is made ready, for want of its image say, would otherwise be replaced as fast as nodes
+    refuse it: the delay counts from failure to failure, as SwarmKit's supervisor has it.
+    """
+    times = [
+        when
+        for task in slot.wanted
+        if (cause := cause_of(task, node_of)) is not None and (when := _held_until(task, cause, now)) is not None
+    ]
+    return min(times, default=None)
+
+
+def _held_until(task: Task, cause: Cause, now: int) -> int | None:
+    if cause is not Cause.ENDED or task.desired_state is not TaskState.READY or not task.start_after:
+        return None
+    due = parse_time(task.start_after)
+    return due if due > now else None
 
 
 def _deciding(lost: Sequence[tuple[Task, Cause]], service: Service, node_of: NodeOf) -> tuple[Task, Cause]:
