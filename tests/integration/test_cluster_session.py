@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -179,7 +180,7 @@ async def test_a_refused_image_is_tried_again_at_the_pace_of_the_restart_delay(s
     assert "No such image: no-such/image:latest" in str([task["Status"].get("Err") for task in tasks])
     apart = [
         datetime.fromisoformat(later[:26]) - datetime.fromisoformat(earlier[:26])
-        for earlier, later in zip(rejected[1:], rejected[2:], strict=False)
+        for earlier, later in itertools.pairwise(rejected[1:])
     ]
     assert all(gap.total_seconds() > 0.5 for gap in apart), apart
     await swarm.manager.docker("service", "update", "--image", "swarmtui/whoami", "refused")
