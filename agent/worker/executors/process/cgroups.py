@@ -2,8 +2,8 @@
 
 Containers' groups lie below the agent's own (`swarmtui/<first 16 digits of the container id>`), so that whoever bounds or
 kills the agent's group means its tasks too. They are written down with the container: the next agent may live elsewhere.
-Version 2 hands no controllers down from a group that has processes of its own; where that is so, a group at the root of the
-hierarchy is used, as engines do.
+Version 2 hands no controllers down from a group that has processes of its own; where that is so, a group beside the agent's is
+used, else one at the root of the hierarchy, as engines do.
 """
 
 from __future__ import annotations
@@ -202,15 +202,22 @@ def _usable_v1(hierarchy: Hierarchy) -> Group | None:
 
 
 def _usable_v2(hierarchy: Hierarchy) -> Group | None:
-    best: Group | None = None
-    for base in dict.fromkeys((hierarchy.base, hierarchy.root)):
+    above = hierarchy.base.parent if hierarchy.base != hierarchy.root else hierarchy.root
+    found: list[Group] = []
+    for base in dict.fromkeys((hierarchy.base, above, hierarchy.root)):
         parent = base / PARENT
         if not _make(parent):
             continue
         _make_parent(parent, 2)
         controllers = sorted(set(_read(parent / "cgroup.subtree_control").split()) & set(WANTED))
-        if best is None or len(controllers) > len(best.controllers):
-            best = Group(2, str(parent), controllers)
+        found.append(Group(2, str(parent), controllers))
+    # The nearest of those that have the most; `max` keeps the first of equals.
+    best = max(found, key=lambda group: len(group.controllers), default=None)
+    for group in found:
+        if group is not best:
+            # Another agent may use it, and then it is not empty.
+            with contextlib.suppress(OSError):
+                os.rmdir(group.path)
     return best
 
 
