@@ -88,10 +88,9 @@ def measure(column: Column[R], rows: Sequence[R]) -> int:
     if column.when_filled and not any(map(column.text, rows)):
         return 0
     extra = 2 if column.glyph is not None else 0
-    # Two more than the heading: the arrow of the sorted column must not move the others.
     sample = rows if len(rows) <= SAMPLE else rows[:: len(rows) // SAMPLE]
     widest = max((width_of(column.cell(row)) + extra for row in sample), default=0)
-    return min(max(widest, len(column.title) + 2), max(column.maximum, len(column.title) + 2))
+    return min(max(widest, len(column.title)), max(column.maximum, len(column.title)))
 
 
 def place(columns: Sequence[Column[R]], wanted: Sequence[int], width: int, *, left: int = 2) -> list[Placed[R]]:

@@ -150,12 +150,12 @@ class ClusterSession:
 
     def find(self, kind: str, text: str) -> str | None:
         """The id of the one `service`, `node` or `task` of that name, id, or beginning of either; None without one."""
+        if kind == "task":
+            return self._find_task(text)
         if kind == "service":
             known = {key: service.spec.name for key, service in self.model.services.items()}
-        elif kind == "node":
-            known = {key: node.description.hostname for key, node in self.model.nodes.items()}
         else:
-            known = {key: self.name_of("task", key) for key in self.model.tasks}
+            known = {key: node.description.hostname for key, node in self.model.nodes.items()}
         if text in known:
             return text
         for matches in (
@@ -165,6 +165,19 @@ class ClusterSession:
             if len(matches) == 1:
                 return matches[0]
         return None
+
+    def _find_task(self, text: str) -> str | None:
+        """By id, by name (`web.3`: the one that is wanted, else the newest of its slot), by the beginning of the id."""
+        if text in self.model.tasks:
+            return text
+        service = self.find("service", text.rpartition(".")[0]) if "." in text else None
+        if service is not None:
+            rows = [row for task in self.model.tasks_of(service_id=service) if (row := self.task(task.id)) is not None]
+            named = [row for row in rows if row.name == text]
+            if named:
+                return max(named, key=lambda row: (row.current, row.created)).id
+        matches = [key for key in self.model.tasks if key.startswith(text)]
+        return matches[0] if len(matches) == 1 else None
 
     def names(self, kind: str) -> list[str]:
         """The names of all services or nodes, for suggestions."""

@@ -36,6 +36,8 @@ class TableRows(Generic[R]):
         """Largest first."""
         self.keep: Callable[[R], bool] | None = None
         """Rows that are shown at all, whatever the filter; None for every row. Set by `set_keep`."""
+        # Ages are not searched: they are other ones every second.
+        self._searched = tuple(column for column in columns if not column.live)
         self._labels = labels
         self._keys: dict[str, Any] = {}
         self._ties: dict[str, Any] = {}
@@ -106,7 +108,9 @@ class TableRows(Generic[R]):
     @property
     def kept_count(self) -> int:
         """Rows that `keep` lets through, filtered out or not."""
-        return len(self.rows) if self.keep is None else sum(map(self.keep, self.rows.values()))
+        if self.keep is None or self.filter.empty:
+            return len(self.rows) if self.keep is None else len(self.order)
+        return sum(map(self.keep, self.rows.values()))
 
     @property
     def _everything(self) -> bool:
@@ -171,7 +175,7 @@ class TableRows(Generic[R]):
             return True
         text = self._texts.get(row_id)
         if text is None:
-            text = self._texts[row_id] = "\n".join([column.text(row) for column in self.columns])
+            text = self._texts[row_id] = "\n".join([column.text(row) for column in self._searched])
         return self.filter.matches(text, self._labels(row) if self._labels is not None else NO_LABELS)
 
     def _drop(self, row_id: str) -> bool:

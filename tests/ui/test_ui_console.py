@@ -121,7 +121,7 @@ async def test_prompt_with_aliases_and_arguments() -> None:
         await there.command("svc")
         await there.until(lambda: there.app.main.place == Place("services"))
         await there.command("sort age")
-        await there.sees("AGE ▲")
+        await there.sees("▲AGE")
         await there.command("sort nothing")
         await there.sees("there is no 'nothing'")
         await there.command("theme harbour-light")

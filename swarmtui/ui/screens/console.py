@@ -55,8 +55,8 @@ class ConsoleScreen(AskingScreen):
     ConsoleScreen #log-place { border: round $border-blurred; }
     ConsoleScreen.-narrow ResourceTable, ConsoleScreen.-narrow #log { border: none; border-top: solid $border-blurred; }
     ConsoleScreen.-narrow ResourceTable:focus, ConsoleScreen.-narrow #log:focus { border: none; border-top: solid $border; }
-    ConsoleScreen.-narrow #instance { border: none; border-top: solid $border-blurred; width: 1fr; height: 10; }
-    ConsoleScreen.-narrow #instances { width: 1fr; height: 1fr; }
+    ConsoleScreen.-narrow #instance { border: none; border-top: solid $border-blurred; width: 1fr; height: 1fr; }
+    ConsoleScreen.-narrow #instances { width: 1fr; max-width: 100%; height: 8; }
     ConsoleScreen.-narrow #playground-panes { layout: vertical; }
     ConsoleScreen.-production #body { border: heavy $production; }
     """
@@ -224,8 +224,8 @@ class ConsoleScreen(AskingScreen):
 
         def deliver(difference: Difference[Any]) -> None:
             table.update_rows({row.id: row for row in (*difference.added, *difference.changed)}, difference.removed)
-            if view != "services":
-                self.log_view.rename()
+            if view != "services" and self._log is not None:
+                self._log.rename()
 
         self._subscriptions[view] = self.session.model.subscribe(query, deliver)
 

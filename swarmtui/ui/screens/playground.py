@@ -197,14 +197,13 @@ class PlaygroundView(Vertical):
             ("state", f"{row.state}, {row.role}"),
             ("process", f"{row.pid}  end it: a power cut" if row.pid else "none: its power is cut"),
             ("agent", f"{row.agent_pid}  end it: its tasks go on" if row.agent_pid else "not running"),
-            ("DOCKER_HOST", row.docker_host),
             *((("ports" if not index else ""), url) for index, url in enumerate(urls or ["none published yet"])),
         ]
         parts: list[str | tuple[str, str]] = []
         for key, value in facts:
-            parts += [(f"{key:<13}", "$text-muted"), f"{safe(value)}\n"]
+            parts += [(f"{key:<9}", "$text-muted"), f"{safe(value)}\n"]
         parts += [
-            ("\nin another terminal\n", "$text-muted"),
+            ("\nin another terminal (h copies the address)\n", "$text-muted"),
             (f"export DOCKER_HOST={safe(row.docker_host)}\n", "bold"),
             ("docker node ls\n", "bold"),
         ]

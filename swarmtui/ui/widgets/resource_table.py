@@ -349,13 +349,18 @@ class ResourceTable(ScrollView, Generic[R], can_focus=True):
     def _heading(self, placed: Sequence[Placed[R]], width: int) -> Strip:
         segments, position = [Segment("  ", self._style("", "header"))], 2
         for column, left, cells in placed:
-            segments.append(Segment(" " * (left - position), self._style("", "header")))
-            title = column.title
+            text, start = fitted(column.title, cells, right=column.right, cut=""), left
             if column is self.data.sort_column:
-                title += " " + self.glyphs["descending" if self.data.descending else "ascending"]
+                # The arrow may stand in the gap beside the column, so that no column moves for it.
+                arrow = self.glyphs["descending" if self.data.descending else "ascending"]
+                if column.right:
+                    text, start = f"{' ' * (cells - len(column.title))}{arrow}{column.title}", left - 1
+                else:
+                    text = f"{text.rstrip()}{arrow}".ljust(cells)
+            segments.append(Segment(" " * (start - position), self._style("", "header")))
             tone = "chosen" if column is self._chosen and self.has_focus else "header"
-            segments.append(Segment(fitted(title, cells, right=column.right, cut=""), self._style("", tone)))
-            position = left + cells
+            segments.append(Segment(text, self._style("", tone)))
+            position = start + len(text)
         return Strip(segments).adjust_cell_length(width, self._style("", "header"))
 
     def _row(self, row_id: str, index: int, placed: Sequence[Placed[R]], width: int) -> Strip:
