@@ -79,7 +79,7 @@ class Chaos:
             ports = [PortConfig(protocol="tcp", target_port=80, published_port=self.port, publish_mode="host")]
         spec = make_spec(
             replicas=None if is_global else self.rng.randint(0, 2 if ports else 8),
-            image=f"{self.rng.choice(['good', 'good', 'bad'])}:{self.images}",
+            image=f"{self.rng.choice(['good', 'good', 'bad', 'absent'])}:{self.images}",
             constraints=self.rng.choice([[], [], ["node.labels.zone == a"]]),
             update=self.update_config(bool(ports)),
             rollback=self.update_config(bool(ports)),
@@ -123,7 +123,7 @@ class Chaos:
         if service is not None:
             self.images += 1
             await self.world.update_service(
-                service, with_image(f"{self.rng.choice(['good', 'good', 'bad'])}:{self.images}")
+                service, with_image(f"{self.rng.choice(['good', 'good', 'bad', 'absent'])}:{self.images}")
             )
 
     async def change_configs(self) -> None:

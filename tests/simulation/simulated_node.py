@@ -267,6 +267,9 @@ class SimulatedNode:
                     await process.changed.wait()
                     continue
                 await self._pause(0.05)
+                if state is TaskState.READY and _image(process).startswith("absent"):
+                    self._set(process, TaskState.REJECTED, "preparing", "No such image")
+                    break
                 if not self._unwanted(process) and process.desired.rank >= state.rank:
                     self._set(process, state, message)
         while not process.status.state.terminal and not self._unwanted(process):
@@ -280,8 +283,7 @@ class SimulatedNode:
         del self.processes[process.task.id]
 
     async def _watch(self, process: Process) -> None:
-        image = process.task.spec.container_spec.image if process.task.spec.container_spec else ""
-        life = 0.5 if image.startswith("bad") else None
+        life = 0.5 if _image(process).startswith("bad") else None
         rate = self._behaviour.crash_rate
         process.changed.clear()
         try:
@@ -303,3 +305,9 @@ class SimulatedNode:
 
     async def _pause(self, seconds: float) -> None:
         await asyncio.sleep(self._rng.expovariate(1 / seconds) * self._behaviour.slow)
+
+
+def _image(process: Process) -> str:
+    """What the task runs: `bad` ends after half a second, `absent` cannot be had, anything else runs well."""
+    container = process.task.spec.container_spec
+    return "" if container is None else container.image

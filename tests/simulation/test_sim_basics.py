@@ -259,3 +259,19 @@ def test_a_new_update_cancels_the_one_that_runs() -> None:
         assert images.count("good:2") < 4
 
     simulate(story)
+
+
+def test_an_image_that_cannot_be_had_is_tried_once_a_delay() -> None:
+    """The replacement is prepared at once, so it is refused at once; its own replacement must wait all the same."""
+
+    async def story(world: World) -> None:
+        made: list[str] = []
+        service = await world.create_service("web", make_spec(replicas=2, image="absent:1"))
+        for _ in range(600):
+            await asyncio.sleep(0.1)
+            made += [task.id for task in world.tasks(service) if task.id not in made]
+        assert 2 * 10 <= len(made) <= 2 * 13
+        await world.update_service(service, with_image("good:1"))
+        await world.settled()
+
+    simulate(story)
