@@ -81,10 +81,12 @@ class Leader:
 
     def transfer(self, to: str) -> None:
         """See `RaftCore.transfer_leadership`."""
-        if to in (self._core.id, self.transferee):
+        if to == self._core.id:
             return
         if to not in self._core.log.membership.voters:
             raise ProposalRefused(f"{to} is not a voter of this group")
+        if to == self.transferee:
+            return
         self.transferee = to
         self._transfer_elapsed = 0
         self._hand_over()

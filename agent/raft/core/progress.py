@@ -130,7 +130,8 @@ class Progress:
                     return False
                 self._probe(self.match + 1)
             case ProgressState.PROBE:
-                if index != self.next - 1:
+                # One that lacks what it acknowledged is not to be helped; the next heartbeat tells it so.
+                if index != self.next - 1 or index <= self.match:
                     return False
                 self.next = max(min(index, retry_from), self.match + 1)
                 self._probed = False

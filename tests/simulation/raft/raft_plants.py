@@ -57,10 +57,6 @@ def old_empty_append_truncates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LogView, "accept", accept)
 
 
-def old_terms_commit_by_counting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Leader, "_counts_for_commit", lambda self, index: True)
-
-
 def two_membership_changes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Leader, "_why_no_change", lambda self: "")
 
@@ -72,16 +68,6 @@ def reads_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
         self._reads.ask(member, context, self._core.log.committed)
         for other in self._core.log.membership.voters:
             self._reads.confirm(other, self._reads.newest)
-        self._answer_reads()
-
-    monkeypatch.setattr(Leader, "read", read)
-
-
-def reads_before_own_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new leader that believes to know what is committed."""
-
-    def read(self: Leader, member: str, context: int) -> None:
-        self._reads.ask(member, context, self._core.log.committed)
         self._answer_reads()
 
     monkeypatch.setattr(Leader, "read", read)

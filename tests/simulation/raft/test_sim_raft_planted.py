@@ -31,7 +31,7 @@ def _first_seed_that_finds(member_type: type[SimulatedMember], focus: tuple[str,
         (raft_plants.duplicate_vote_counts_twice, ()),
         (raft_plants.old_empty_append_truncates, ()),
         (raft_plants.two_membership_changes_at_once, ("change_in_haste", "grow")),
-        (raft_plants.reads_without_asking, ("isolate_leader", "freeze")),
+        (raft_plants.reads_without_asking, ("transfer", "cut_one_way")),
     ],
 )
 def test_a_bug_of_the_core_is_found(
