@@ -33,7 +33,8 @@ async def session(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         yield opened
         place, name = opened.folder, opened.name
     assert list(folder.iterdir()) == []
-    assert list(Path("/sys/fs/cgroup").glob(f"**/*{name}*")) == []
+    groups = Path("/sys/fs/cgroup")
+    assert [*groups.glob(f"*/swarmtui-{name}"), *groups.glob(f"swarmtui-{name}")] == []
     assert owned_by(name, place) == set()
     shutil.rmtree(folder)
 
