@@ -327,6 +327,8 @@ def test_host_ports_are_named_once() -> None:
         (500, "OCI runtime create failed: executable file not found", False),
         (404, "No such container: x", False),
         (409, "connection refused", False),
+        (500, 'Get "https://registry.test/v2/": dial tcp: lookup registry.test: read: connection refused', False),
+        (500, 'Get "https://registry.test/v2/": context deadline exceeded', False),
     ],
 )
 def test_which_errors_pass(status: int, message: str, passing: bool) -> None:

@@ -156,6 +156,10 @@ _PASSING = re.compile(
 )
 
 
+_OF_REGISTRY = re.compile(r'(?:Get|Head|Post) "?https?://')
+"""How messages begin that tell of a registry which the engine could not reach; the engine itself is well."""
+
+
 def is_passing(status: int, message: str) -> bool:
     """Whether an error comes from an engine that stops or starts, not from the request.
 
@@ -163,7 +167,7 @@ def is_passing(status: int, message: str) -> bool:
     """
     if status in (502, 503, 504):
         return True
-    return status >= 500 and _PASSING.search(message) is not None
+    return status >= 500 and _OF_REGISTRY.match(message) is None and _PASSING.search(message) is not None
 
 
 def name_conflict(status: int, message: str) -> bool:
