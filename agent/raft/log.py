@@ -26,10 +26,17 @@ class RecordKind(IntEnum):
 
     ENTRY = 1
     HARD_STATE = 2
+    MEMBERSHIP = 3
+    TERM_START = 4
+    RESET = 5
+    """All before it is void: a snapshot of the leader's took its place."""
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An entry (`index`, `data`), or the hard state of Raft: `term`, and `data` the id of the member voted for."""
+    """An entry (`index`, `data`), or the hard state of Raft.
+
+    Of a hard state `term` is the term, `data` the id of the member voted for, `index` what is known to be committed.
+    """
 
     kind: int
     term: int
@@ -83,6 +90,24 @@ class DurableLog:
         entries that are missing in between.
         """
         term, vote, entries = 0, b"", []
+        for record in self.replay():
+            if record.kind == RecordKind.HARD_STATE:
+                term, vote = record.term, record.data
+            elif record.index > after:
+                entries.append(record)
+        expected = after
+        for record in entries:
+            expected += 1
+            if record.index != expected:
+                raise DamagedFile(self._segments()[0], 0, f"entry {expected} is missing, {record.index} follows")
+        return Recovered(term, vote, entries)
+
+    def replay(self) -> list[Record]:
+        """All records in the order of writing, for a log in which later entries replace earlier ones.
+
+        Otherwise like `recover`: a torn last frame is cut, the last segment is opened, `DamagedFile` for damage.
+        """
+        records: list[Record] = []
         segments = self._segments()
         for number, path in enumerate(segments):
             last = number == len(segments) - 1
@@ -93,12 +118,9 @@ class DurableLog:
                 self._sequence = frame.sequence
                 end = frame.end
                 for record in _decode(frame.payload):
-                    if record.kind == RecordKind.HARD_STATE:
-                        term, vote = record.term, record.data
-                        continue
-                    self._last_index = record.index
-                    if record.index > after:
-                        entries.append(record)
+                    if record.kind != RecordKind.HARD_STATE:
+                        self._last_index = record.index
+                    records.append(record)
             size = path.stat().st_size
             if end < size:
                 if not last:
@@ -106,14 +128,9 @@ class DurableLog:
                 self._cut(path, end)
             if last:
                 self._open(path)
-        expected = after
-        for record in entries:
-            expected += 1
-            if record.index != expected:
-                raise DamagedFile(segments[0], 0, f"entry {expected} is missing, {record.index} follows")
         if self._fd < 0:
             self._begin_segment()
-        return Recovered(term, vote, entries)
+        return records
 
     def append(self, records: Sequence[Record]) -> None:
         """Write a batch as one frame and make it durable.
@@ -135,17 +152,15 @@ class DurableLog:
         self._size += len(frame)
         self._sequence += 1
         for record in records:
-            if record.kind == RecordKind.ENTRY:
+            if record.kind != RecordKind.HARD_STATE:
                 self._last_index = record.index
 
     def compact(self, index: int) -> None:
         """Drop the segments that hold nothing after `index`, which a durable snapshot covers."""
         segments = self._segments()
-        keep_from = len(segments) - 1
-        for number in range(len(segments) - 1):
-            if _first_index(segments[number + 1]) > index + 1:
-                keep_from = number
-                break
+        # When a segment began, the log ended right before its first index; what was written earlier and is not covered
+        # has been replaced since.
+        keep_from = max((at for at in range(1, len(segments)) if _first_index(segments[at]) <= index + 1), default=0)
         for path in segments[:keep_from]:
             path.unlink()
         if keep_from > 0:
@@ -157,6 +172,15 @@ class DurableLog:
             self._begin_segment()
         self.append([hard_state])
 
+    def reset(self, index: int, hard_state: Record) -> None:
+        """Void everything: the log goes on after a snapshot at `index`. The older segments are removed."""
+        self._last_index = index
+        self._begin_segment()
+        self.append([Record(RecordKind.RESET, 0, index, b""), hard_state])
+        for path in self._segments()[:-1]:
+            path.unlink()
+        sync_folder(self._folder)
+
     def close(self) -> None:
         """Close the file; everything appended is durable already."""
         if self._fd >= 0:
@@ -164,7 +188,8 @@ class DurableLog:
             self._fd = -1
 
     def _segments(self) -> list[Path]:
-        return sorted(self._folder.glob("log-*.wal"))
+        # By their frames: where entries were replaced, a later segment can begin at an earlier index.
+        return sorted(self._folder.glob("log-*.wal"), key=lambda path: path.stem.split("-")[2])
 
     def _begin_segment(self) -> None:
         path = self._folder / f"log-{self._last_index + 1:020d}-{self._sequence + 1:020d}.wal"

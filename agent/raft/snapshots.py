@@ -6,7 +6,7 @@ Written under another name, synced, renamed, and the folder synced: a snapshot t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,12 @@ from agent.raft.log import sync_folder
 
 
 class _Trailer(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Last frame of a snapshot: what it is of and how many chunks came before."""
+    """Last frame of a snapshot: what it is of, how many chunks came before, and who belonged to the group (opaque)."""
 
     index: int
     term: int
     chunks: int
+    membership: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,16 @@ def newest_snapshot(folder: Path) -> SnapshotInfo | None:
     return SnapshotInfo(paths[-1], int(paths[-1].stem.split("-")[1])) if paths else None
 
 
-def read_snapshot(info: SnapshotInfo, sealer: Sealer) -> Iterator[bytes]:
-    """The chunks of a snapshot; `DamagedFile` when it is not whole."""
+@dataclass(frozen=True, slots=True)
+class SnapshotEnd:
+    """What a whole snapshot says of itself: the term of its last entry, and the membership as it was given."""
+
+    term: int
+    membership: bytes
+
+
+def read_snapshot(info: SnapshotInfo, sealer: Sealer) -> Generator[bytes, None, SnapshotEnd]:
+    """The chunks of a snapshot, and what it says of itself as the generator's value; `DamagedFile` when it is not whole."""
     chunks = 0
     pending: bytes | None = None
     end = 0
@@ -57,12 +66,14 @@ def read_snapshot(info: SnapshotInfo, sealer: Sealer) -> Iterator[bytes]:
             trailer = None
     if trailer is None or trailer.chunks != chunks or trailer.index != info.index:
         raise DamagedFile(info.path, end, "the snapshot is not whole")
+    return SnapshotEnd(trailer.term, trailer.membership)
 
 
 class SnapshotWriter:
     """Writes one snapshot chunk by chunk; everything blocks. `finish` makes it count, `abandon` removes it."""
 
-    def __init__(self, folder: Path, index: int, term: int, sealer: Sealer) -> None:
+    def __init__(self, folder: Path, index: int, term: int, sealer: Sealer, membership: bytes = b"") -> None:
+        self._membership = membership
         self._folder = folder
         self._index = index
         self._term = term
@@ -79,7 +90,7 @@ class SnapshotWriter:
 
     def finish(self, keep: int = 1) -> SnapshotInfo:
         """Make it durable and remove older ones beyond `keep`."""
-        trailer = msgspec.msgpack.encode(_Trailer(self._index, self._term, self._chunks))
+        trailer = msgspec.msgpack.encode(_Trailer(self._index, self._term, self._chunks, self._membership))
         self._write(encode_frame(self._chunks + 1, trailer, self._sealer))
         os.fsync(self._fd)
         os.close(self._fd)
