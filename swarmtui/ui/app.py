@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from textual.screen import Screen
 
 from swarmtui.ui.actions import Action
+from swarmtui.ui.deferred import deferred
 from swarmtui.ui.glyphs import SETS, UNICODE
 from swarmtui.ui.navigation import Place
 from swarmtui.ui.ports import Connect, PlaygroundPort
@@ -111,7 +112,7 @@ class SwarmApp(ThemedApp):
             self.main.banner.say("")
             if self._playground is not None and self.main.trail.here == Place("services"):
                 self.main.go(Place("playground"), anew=True)
-            self.run_worker(self._stay_connected(), group="connection", exclusive=True)
+            self.run_worker(deferred(self._stay_connected), group="connection", exclusive=True)
 
     async def _stay_connected(self) -> None:
         # Half a second of imports: in a thread, so that keys and clock go on.

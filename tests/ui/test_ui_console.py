@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from conftest import console
+from conftest import Console, console
 from textual.events import Key
 from textual.widgets import Input
-from ui_fake_cluster import FakeCluster, FakePlayground, identity
+from ui_fake_cluster import FakeClient, FakeCluster, FakePlayground, identity, shop
 
 from swarmtui.docker_api.errors import BadAddress
 from swarmtui.ui.app import SwarmApp
@@ -370,6 +370,19 @@ async def test_a_lost_connection_is_seen_and_comes_back() -> None:
         await there.command("reconnect")
         await there.sees("● live")
         await there.until(lambda: "reconnecting" not in there.text)
+
+
+async def test_an_engine_that_does_not_answer_is_not_taken_for_an_empty_cluster() -> None:
+    cluster = shop()
+    cluster.lost = "cannot connect to unix:///run/swarmtui/docker.sock: there is no such socket"
+    app = SwarmApp(lambda: FakeClient(cluster), context="nowhere")  # type: ignore[arg-type]
+    async with app.run_test(size=(100, 24)) as pilot:
+        there = Console(app, pilot, cluster, FakeClient(cluster))
+        await there.sees("▲ reconnecting", "there is no such socket", ":reconnect tries now   :quit leaves")
+        assert "no services yet" not in there.text
+        cluster.lost = ""
+        await there.command("reconnect")
+        await there.sees("● live", "web:1.4")
 
 
 async def test_an_address_that_cannot_be_is_said_plainly() -> None:

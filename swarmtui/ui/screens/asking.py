@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from textual.screen import Screen
 
+from swarmtui.ui.deferred import deferred
+
 if TYPE_CHECKING:
     from swarmtui.ui.widgets.log_view import LogView
     from swarmtui.ui.widgets.prompt_bar import PromptBar
@@ -31,7 +33,7 @@ class AskingScreen(Screen[Any]):
         elif what == "filter":
             self.ask("only", view.buffer.filter.text if view.buffer.filter is not None else "")
         elif what == "save":
-            self.run_worker(self._save(view, argument), exclusive=True, group="save")
+            self.run_worker(deferred(self._save, view, argument), exclusive=True, group="save")
         else:
             self.log_since(argument)
 

@@ -111,13 +111,16 @@ class ChangeScreen(ModalScreen[None]):
         self._previews: list[Preview] = []
         self._under_way: list[RunningOperation] = []
         self._problem = ""
+        self._body = Static("looking at the cluster ...", id="text")
+        self._keys = Static("", id="keys")
+        self._frame = Vertical()
 
     def compose(self) -> ComposeResult:
         """A title, a text, keys; an input when a name has to be typed."""
-        with Vertical():
+        with self._frame:
             with VerticalScroll(can_focus=True):
-                yield Static("looking at the cluster ...", id="text")
-            yield Static("", id="keys")
+                yield self._body
+            yield self._keys
 
     def on_mount(self) -> None:
         """Reads what will happen."""
@@ -138,9 +141,9 @@ class ChangeScreen(ModalScreen[None]):
         else:
             self._text(self._preview_content())
             if self._typed_name:
-                self.query_one(Vertical).add_class("-destructive")
+                self._frame.add_class("-destructive")
                 prompt = Input(placeholder=f"type {self._typed_name} to do it", compact=True)
-                await self.query_one(Vertical).mount(prompt, before="#keys")
+                await self._frame.mount(prompt, before="#keys")
                 prompt.focus()
         self._show_keys()
         self._seen_since = self._monotonic()
@@ -168,10 +171,10 @@ class ChangeScreen(ModalScreen[None]):
 
     def _frame_title(self, operations: Sequence[Operation]) -> None:
         title = operations[0].title if len(operations) == 1 else f"{len(operations)} changes"
-        self.query_one(Vertical).border_title = Content(f" {safe(title)} ").markup
+        self._frame.border_title = Content(f" {safe(title)} ").markup
 
     def _text(self, content: Content) -> None:
-        self.query_one("#text", Static).update(content)
+        self._body.update(content)
 
     def _show_keys(self) -> None:
         if self._under_way:
@@ -181,7 +184,7 @@ class ChangeScreen(ModalScreen[None]):
             keys = "[Enter] do it   [Esc] leave"
         else:
             keys = "[Esc] leave"
-        self.query_one("#keys", Static).update(Content(keys))
+        self._keys.update(Content(keys))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """A name was typed."""
@@ -237,6 +240,6 @@ class ChangeScreen(ModalScreen[None]):
 
     def action_dialog_copy(self) -> None:
         """Copies the text, errors in full."""
-        content = self.query_one("#text", Static).content
+        content = self._body.content
         self.app.copy_to_clipboard(content.plain if isinstance(content, Content) else str(content))
         self.notify("copied", timeout=2)

@@ -15,6 +15,7 @@ from textual.timer import Timer
 from textual.widget import AwaitMount, Widget
 
 from swarmtui.ui.actions import BY_ID, Action, Danger, Scope, footer_actions
+from swarmtui.ui.deferred import deferred
 from swarmtui.ui.glyphs import GlyphSet
 from swarmtui.ui.navigation import Place, Trail
 from swarmtui.ui.ports import PlaygroundPort
@@ -102,6 +103,7 @@ class ConsoleScreen(AskingScreen):
         """The keys that work here."""
         self.tables: dict[str, ResourceTable[Any]] = {}
         """The tables by view; made when they are first shown."""
+        self._problem = ""
         self._log: LogView | None = None
         self._split: bool | None = None
         self._log_target: tuple[str, str] = ("", "")
@@ -128,7 +130,7 @@ class ConsoleScreen(AskingScreen):
 
     def on_mount(self) -> None:
         """The first place, and a tick a second."""
-        self._table("services").empty_text = "connecting ..."
+        self._say_why_empty()
         self.query_one("#log-place").display = self.split
         self.set_interval(1, self._tick)
         self._name_place()
@@ -163,9 +165,8 @@ class ConsoleScreen(AskingScreen):
             spec = self._specs[view]
             table = ResourceTable(spec.columns, labels=labels_of, glyphs=self.glyphs, id=f"view-{view}")
             table.border_title = view
-            if self.session is not None:
-                table.empty_text = spec.empty
             self.tables[view] = table
+            self._say_why_empty()
             if spec.keep is not None and not self._history:
                 table.data.set_keep(spec.keep)
         return table
@@ -192,13 +193,11 @@ class ConsoleScreen(AskingScreen):
         """The cluster is connected: subscribe to it."""
         from swarmtui.model.query import all_nodes, all_services
 
-        self.session = session
+        self.session, self._problem = session, ""
         session.model.subscribe_summary(self._summary_changed)
         self._subscribe("nodes", all_nodes())
         self._subscribe("services", all_services())
-        for view, table in self.tables.items():
-            table.empty_text = self._specs[view].empty
-            table.refresh()
+        self._say_why_empty()
         self._show()
 
     def detach(self, problem: str) -> None:
@@ -210,9 +209,24 @@ class ConsoleScreen(AskingScreen):
         self.session = None
         self._log_target = ("", "")
         self.banner.say(problem, ":reconnect tries again")
-        for table in self.tables.values():
-            table.empty_text = f"{problem}\n:reconnect tries again   :quit leaves"
-            table.refresh()
+        self._problem = problem
+        self._say_why_empty()
+
+    def _say_why_empty(self) -> None:
+        """An empty table says what to do: connect, wait, or create something. Never that there is nothing when it cannot know."""
+        connection = self.session.model.summary.connection if self.session is not None else None
+        for view, table in self.tables.items():
+            if connection is None:
+                text = f"{self._problem}\n:reconnect tries again   :quit leaves" if self._problem else "connecting ..."
+            elif connection.error:
+                text = f"{connection.state}: {connection.error}\n:reconnect tries now   :quit leaves"
+            elif str(connection.state) in ("connecting", "syncing"):
+                text = f"{connection.state} ..."
+            else:
+                text = self._specs[view].empty
+            if text != table.empty_text:
+                table.empty_text = text
+                table.refresh()
 
     def _subscribe(self, view: str, query: Query[Any]) -> None:
         assert self.session is not None
@@ -237,6 +251,7 @@ class ConsoleScreen(AskingScreen):
             self._playground_view.update_rows()
 
     def _show_connection(self, summary: ClusterSummary) -> None:
+        self._say_why_empty()
         connection = summary.connection
         if not connection.error:
             self.banner.say("")
@@ -247,9 +262,6 @@ class ConsoleScreen(AskingScreen):
         if connection.stale_since is not None:
             parts.append(f"what is shown is {max(0, int(self._now() - connection.stale_since / 1e9))} s old")
         self.banner.say(", ".join(parts), ":reconnect tries now")
-        if str(connection.state) == "no swarm":
-            for view, table in self.tables.items():
-                table.empty_text = f"{connection.error}\n{self._specs[view].empty.splitlines()[-1]}"
 
     def _replica_name(self, task_id: str) -> str:
         return self.session.replica_of(task_id) if self.session is not None else task_id[:12]
@@ -319,7 +331,7 @@ class ConsoleScreen(AskingScreen):
 
     def _mount_once(self, widget: Widget) -> None:
         if widget.parent is None:
-            self.run_worker(self._mounted(self.query_one("#views").mount(widget)), group="mount")
+            self.run_worker(deferred(self._mounted, self.query_one("#views").mount(widget)), group="mount")
 
     async def _mounted(self, mounting: AwaitMount) -> None:
         await mounting
@@ -500,8 +512,13 @@ class ConsoleScreen(AskingScreen):
         self.log_view.empty_text = "no lines yet"
         options = LogOptions(follow=True, since=since, tail=None if since else 1000)
         wanted = {"services": [object_id]} if kind == "service" else {"tasks": [object_id]}
-        reading = feed(
-            self.session.client, self.log_view.write, **wanted, options=options, now=lambda: int(self._now() * 1e9)
+        reading = deferred(
+            feed,
+            self.session.client,
+            self.log_view.write,
+            **wanted,
+            options=options,
+            now=lambda: int(self._now() * 1e9),
         )
         self.run_worker(reading, group="log", exclusive=True)
         self._title_log()

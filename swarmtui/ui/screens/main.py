@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from textual.screen import Screen
 
 from swarmtui.ui.actions import BY_ID, Action, Danger, Scope, bindings
+from swarmtui.ui.deferred import deferred
 from swarmtui.ui.navigation import Place
 from swarmtui.ui.screens.console import KINDS, ConsoleScreen
 from swarmtui.ui.widgets.chrome import Footer
@@ -319,7 +320,7 @@ class MainScreen(ConsoleScreen):
                 return
         if not kind or self.session is None:
             return
-        self.run_worker(self._read_object(what, kind, object_id), group="inspect", exclusive=True)
+        self.run_worker(deferred(self._read_object, what, kind, object_id), group="inspect", exclusive=True)
 
     async def _read_object(self, what: str, kind: str, object_id: str) -> None:
         from swarmtui.ui import inspection
@@ -438,7 +439,7 @@ class MainScreen(ConsoleScreen):
             self.action_view_playground()
             return
         self.notify("starting an instance ...", timeout=3)
-        self.run_worker(self._add_instance(), group="playground")
+        self.run_worker(deferred(self._add_instance), group="playground")
 
     async def _add_instance(self) -> None:
         from swarmtui.ui.screens.instance import playground_call

@@ -115,14 +115,16 @@ class PlaygroundView(Vertical):
         self._now = now
         self.table: ResourceTable[InstanceRow] = ResourceTable(instances(glyphs).columns, glyphs=glyphs, id="instances")
         """The instances."""
+        self._above = Static("", id="session")
+        self._panel = Static("", id="instance")
         self._unsubscribe: Callable[[], None] | None = None
 
     def compose(self) -> ComposeResult:
         """Session, instances, instance."""
-        yield Static("", id="session")
+        yield self._above
         with Horizontal(id="playground-panes"):
             yield self.table
-            yield Static("", id="instance")
+            yield self._panel
 
     def on_mount(self) -> None:
         """Hears of every change of the session from now on."""
@@ -162,7 +164,7 @@ class PlaygroundView(Vertical):
             if count < self._session.limit
             else f"{count} instances, no more fit"
         )
-        self.query_one("#session", Static).update(
+        self._above.update(
             Content.assemble(
                 (self._glyphs["running"], "$text-success" if left > 300 else "$text-warning"),
                 " ",
@@ -184,7 +186,7 @@ class PlaygroundView(Vertical):
     def refresh_instance(self) -> None:
         """The chosen instance as it is now, with the tasks on it."""
         row = self.table.cursor_row
-        panel = self.query_one("#instance", Static)
+        panel = self._panel
         if row is None:
             panel.update("")
             return
