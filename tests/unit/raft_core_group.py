@@ -10,7 +10,7 @@ from agent.raft.core.membership import ChangeKind, Membership, MembershipChange
 from agent.raft.core.messages import AnyMessage, Entry, EntryKind, HardState, InstallSnapshot, Position, SnapshotMeta
 from agent.raft.core.node import RaftCore
 from agent.raft.core.ready import ReadState, RoleName
-from agent.raft.core.recovery import recover
+from agent.raft.core.recovery import Recovered, recover
 from agent.raft.core.settings import Settings
 
 
@@ -45,7 +45,15 @@ class Group:
 
     def restart(self, name: str) -> RaftCore:
         """It comes back with what it had written."""
-        hard_state, snapshot, entries = recover(self._snapshots[name], self._records[name])
+        return self.start(name, self.recovered(name))
+
+    def recovered(self, name: str) -> Recovered:
+        """What it had written."""
+        return recover(self._snapshots[name], self._records[name])
+
+    def start(self, name: str, recovered: Recovered) -> RaftCore:
+        """It starts with this."""
+        hard_state, snapshot, entries = recovered
         self.applied[name] = []
         self.reads[name] = []
         self.cores[name] = RaftCore(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from raft_core_group import Group
 
-from agent.raft.core.errors import ChangeRefused
+from agent.raft.core.errors import BrokenInvariant, ChangeRefused
 from agent.raft.core.membership import (
     ChangeKind,
     Membership,
@@ -14,8 +14,9 @@ from agent.raft.core.membership import (
     decode_membership,
     encode_membership,
 )
-from agent.raft.core.messages import AppendRequest, Entry, EntryKind, TimeoutNow, VoteRequest
+from agent.raft.core.messages import AppendRequest, Entry, EntryKind, Heartbeat, TimeoutNow, VoteRequest
 from agent.raft.core.ready import RoleName
+from agent.raft.core.recovery import alone
 from agent.raft.core.settings import Settings
 
 
@@ -207,3 +208,28 @@ def test_two_changes_in_one_message_are_undone_together() -> None:
     assert core.membership == second
     core.step(AppendRequest("c", "b", 2, 0, 0, 0, [Entry(2, 1, EntryKind.COMMAND, b"")]))
     assert core.membership == Membership(("a", "b", "c"))
+
+
+def test_the_last_one_left_begins_a_new_group_and_keeps_all_it_has() -> None:
+    group = Group("a", "b", "c")
+    group.elect("a")
+    group.propose("a", b"committed")
+    group.lose = lambda m: m.sender == "c"
+    group.propose("a", b"acknowledged, and c does not know it")
+    recovered = alone(group.recovered("c"), "c", "host:1")
+    group.lose = lambda m: False
+    group.cut("a", "b")
+    core = group.start("c", recovered)
+    group.tick("c", 2 * group.settings.election_ticks)
+    assert group.leads("c")
+    assert core.membership == Membership(("c",), (), {"c": "host:1"})
+    assert group.applied["c"] == [b"committed", b"acknowledged, and c does not know it"]
+    group.propose("c", b"goes on")
+    assert group.applied["c"][-1] == b"goes on"
+
+
+def test_two_leaders_in_a_term_are_named() -> None:
+    group = Group("a", "b", "c")
+    leader = group.elect("a")
+    with pytest.raises(BrokenInvariant, match="b leads in term 1 too"):
+        leader.step(Heartbeat("b", "a", 1, 0))

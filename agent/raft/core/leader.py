@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.raft.core import quorum
-from agent.raft.core.errors import ChangeRefused, ProposalRefused
+from agent.raft.core.errors import BrokenInvariant, ChangeRefused, ProposalRefused
 from agent.raft.core.membership import ChangeKind, MembershipChange, changed, encode_membership
 from agent.raft.core.messages import (
     NOBODY,
@@ -124,6 +124,11 @@ class Leader:
         if isinstance(message, ReadIndexRequest):
             self.read(message.sender, message.context)
             return
+        if isinstance(message, AppendRequest | Heartbeat | InstallSnapshot):
+            raise BrokenInvariant(
+                f"{message.sender} leads in term {message.term} too: a member's disk forgot its vote, or its folder was "
+                f"copied. Find the copy and stop it, or remove that member and let it join under a new identity."
+            )
         progress = self.progress.get(message.sender)
         if progress is None:
             return

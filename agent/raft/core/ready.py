@@ -20,6 +20,9 @@ The contract:
 8.  Whenever `status` names another leader, another term or no leader, the reads that have not come are lost and must be
     asked again; a proposal at a `Position` is decided by the entry that is committed at its index.
 
+9.  While a write takes longer than an election's time, the driver stops calling `tick`: a leader whose disk hangs must
+    fall silent, or it keeps its place and applies nothing.
+
 A write that fails with a full disk may be tried again; after any other failure the core must not be used again.
 """
 

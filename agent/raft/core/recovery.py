@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from agent.raft.core.errors import BrokenInvariant
-from agent.raft.core.messages import Entry, HardState, SnapshotMeta
+from agent.raft.core.membership import Membership, encode_membership
+from agent.raft.core.messages import Entry, EntryKind, HardState, SnapshotMeta
 
 
 class Recovered(NamedTuple):
@@ -43,3 +44,15 @@ def recover(snapshot: SnapshotMeta, records: Iterable[Entry | HardState]) -> Rec
         if entry.index == snapshot.index and entry.term != snapshot.term:
             return Recovered(hard_state, snapshot, [])
     return Recovered(hard_state, snapshot, [entry for entry in entries if entry.index > snapshot.index])
+
+
+def alone(recovered: Recovered, member_id: str, address: str) -> Recovered:
+    """The start of a new group with this member alone, when the others are lost for good; all of its log is kept.
+
+    Entries that are not known to be committed stay too: one of them may have been acknowledged. The last of the
+    `entries` is new, and has to be made durable before the core starts.
+    """
+    hard_state, snapshot, entries = recovered
+    last = entries[-1].index if entries else snapshot.index
+    data = encode_membership(Membership((member_id,), (), {member_id: address}))
+    return Recovered(hard_state, snapshot, [*entries, Entry(hard_state.term, last + 1, EntryKind.MEMBERSHIP, data)])
