@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -63,16 +64,18 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
 class ProgressLines:
     """One line an instance, drawn over itself on a terminal; else a line for each that is ready, so that a log stays short."""
 
-    def __init__(self, names: Sequence[str], stream: TextIO | None = None) -> None:
+    def __init__(self, names: Sequence[str], stream: TextIO | None = None, width: int | None = None) -> None:
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
+        # One less: a full line would wrap on some terminals, and what is drawn over itself must not.
+        self._width = (width or shutil.get_terminal_size().columns) - 1
         self._lines = dict.fromkeys(names, "starting")
         self._drawn = False
 
     def __call__(self, instance: str, step: Step, seconds: float) -> None:
         """For a session's `progress`."""
         before = self._lines.get(instance, "starting")
-        done = f"{step} {seconds:.1f} s"
+        done = f"{step} {seconds:.1f} s" if not self._live or step is Step.READY else str(step)
         self._lines[instance] = done if before == "starting" else f"{before} · {done}"
         if self._live:
             self._draw()
@@ -94,7 +97,8 @@ class ProgressLines:
 
     def _draw(self) -> None:
         up = f"\x1b[{len(self._lines)}A" if self._drawn else ""
-        body = "".join(f"\r\x1b[K  {name:<8} {text}\n" for name, text in self._lines.items())
+        lines = [f"  {name:<8} {text}"[: self._width] for name, text in self._lines.items()]
+        body = "".join(f"\r\x1b[K{line}\n" for line in lines)
         self._stream.write(up + body)
         self._stream.flush()
         self._drawn = True

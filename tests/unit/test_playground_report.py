@@ -73,7 +73,7 @@ def test_progress_in_a_log_is_one_line_for_each_that_is_ready() -> None:
 
 def test_progress_on_a_terminal_is_drawn_in_place_and_taken_away() -> None:
     stream = Terminal()
-    lines = ProgressLines(["node1", "node2"], stream)
+    lines = ProgressLines(["node1", "node2"], stream, width=80)
     lines("node1", Step.MACHINE, 0.2)
     assert stream.getvalue().count("\n") == 2
     assert "starting" in stream.getvalue()
@@ -81,6 +81,18 @@ def test_progress_on_a_terminal_is_drawn_in_place_and_taken_away() -> None:
     assert stream.getvalue().count("\x1b[2A") == 1
     lines.clear()
     assert stream.getvalue().endswith("\x1b[2A\x1b[J")
+
+
+def test_progress_never_wraps_on_a_narrow_terminal() -> None:
+    for width in (80, 30):
+        stream = Terminal()
+        lines = ProgressLines(["node1"], stream, width)
+        for step in Step:
+            lines("node1", step, 12.34)
+        drawn = stream.getvalue().split("\x1b[K")[-1].rstrip("\n")
+        assert len(drawn) < width
+        if width == 80:
+            assert drawn.endswith("ready 12.3 s")
 
 
 def test_wrong_options_are_refused_before_anything_is_made() -> None:
