@@ -94,6 +94,10 @@ def nodes(glyphs: GlyphSet, now: Now) -> TableSpec:
         ),
         Column("address", "ADDRESS", attrgetter("address"), minimum=15),
         Column(
+            "message", "MESSAGE", attrgetter("message"), tone=lambda row: Tone.BAD, grow=True, maximum=60, minimum=18,
+            when_filled=True,
+        ),
+        Column(
             "cpu", "CPU", lambda row: share(row.reserved_nano_cpus, row.nano_cpus, cores),
             sort=attrgetter("nano_cpus"), right=True,
         ),
@@ -102,7 +106,6 @@ def nodes(glyphs: GlyphSet, now: Now) -> TableSpec:
             sort=attrgetter("memory_bytes"), right=True,
         ),
         _age_column(now, attrgetter("created")),
-        Column("message", "MESSAGE", attrgetter("message"), tone=lambda row: Tone.BAD, grow=True, maximum=80, when_filled=True),
         Column("engine", "ENGINE", attrgetter("engine"), tone=lambda row: Tone.MUTED),
         Column("platform", "PLATFORM", attrgetter("platform"), tone=lambda row: Tone.MUTED),
         Column("labels", "LABELS", lambda row: " ".join(f"{k}={v}" for k, v in row.labels), hidden=True),

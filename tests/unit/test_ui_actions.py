@@ -22,7 +22,7 @@ from swarmtui.ui.screens.columns import ColumnsScreen
 from swarmtui.ui.screens.help import HelpScreen, help_rows
 from swarmtui.ui.screens.instance import DeleteInstance
 from swarmtui.ui.screens.main import MainScreen
-from swarmtui.ui.screens.text import TextScreen
+from swarmtui.ui.screens.text import TextScreen, wrapped
 from swarmtui.ui.widgets.log_view import LogView
 from swarmtui.ui.widgets.resource_table import ResourceTable
 
@@ -147,3 +147,17 @@ def test_task_query() -> None:
 def test_key_table_is_markdown() -> None:
     lines = key_table().splitlines()
     assert all(re.fullmatch(r"(\|.*\||### .*|)", line) for line in lines)
+
+
+def test_sentences_are_wrapped_under_their_beginning() -> None:
+    lines = ["problem   no suitable node on 3 nodes", "  - a reason that goes on and on", "", "x" * 30]
+    assert wrapped(lines, 24) == [
+        "problem   no suitable",
+        "          node on 3",
+        "          nodes",
+        "  - a reason that goes",
+        "    on and on",
+        "",
+        "x" * 24,
+        "x" * 6,
+    ]

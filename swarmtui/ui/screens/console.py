@@ -353,7 +353,9 @@ class ConsoleScreen(AskingScreen):
     def _show_footer(self) -> None:
         shown = [action for action in footer_actions(self.scopes) if self._offers(action)]
         notes: dict[str, str] = {}
-        if self.session is not None and (entry := self.session.history.undoable) is not None:
+        # On a narrow screen the keys matter more than which change it is; the preview says so anyway.
+        wide = not self.has_class("-narrow")
+        if wide and self.session is not None and (entry := self.session.history.undoable) is not None:
             notes["app.undo"] = f'undo "{entry.title}"'
         self.footer.show(shown, notes)
 

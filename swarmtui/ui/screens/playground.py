@@ -75,7 +75,7 @@ def instances(glyphs: GlyphSet) -> TableSpec:
             "name", "NAME", attrgetter("name"), glyph=role_glyph, tone=lambda row: tone_of(role_glyph(row)),
             essential=True, minimum=9,
         ),
-        Column("address", "ADDRESS", attrgetter("address"), minimum=11),
+        Column("address", "ADDRESS", attrgetter("address"), minimum=14),
         Column(
             "state", "STATE", attrgetter("state"), glyph=state_glyph, tone=lambda row: tone_of(state_glyph(row)),
             essential=True, minimum=9,
@@ -91,7 +91,7 @@ class PlaygroundView(Vertical):
     DEFAULT_CSS = """
     PlaygroundView { height: 1fr; }
     PlaygroundView #session { height: 2; padding: 0 1; }
-    PlaygroundView #instances { width: 2fr; max-width: 46; }
+    PlaygroundView #instances { width: 2fr; max-width: 50; }
     PlaygroundView #instance { width: 3fr; height: 1fr; border: round $border-blurred; padding: 0 1;
         border-title-color: $accent; border-title-style: bold; }
     """
@@ -193,13 +193,14 @@ class PlaygroundView(Vertical):
         panel.border_title = Content(
             f"{self._glyphs[row.role] if row.role in ('leader', 'manager', 'worker') else ''} {row.name}"
         ).markup
-        urls = [f"http://{row.address}:{port}  {service}" for port, service in self._ports_of()]
+        ports = self._ports_of() if row.agent_pid else []
+        urls = [f"http://{row.address}:{port}  {service}" for port, service in ports]
         facts = [
             ("address", row.address),
             ("state", f"{row.state}, {row.role}"),
             ("process", f"{row.pid}  end it: a power cut" if row.pid else "none: its power is cut"),
             ("agent", f"{row.agent_pid}  end it: its tasks go on" if row.agent_pid else "not running"),
-            *((("ports" if not index else ""), url) for index, url in enumerate(urls or ["none published yet"])),
+            *((("ports" if not index else ""), url) for index, url in enumerate(urls or ["none published"])),
         ]
         parts: list[str | tuple[str, str]] = []
         for key, value in facts:
