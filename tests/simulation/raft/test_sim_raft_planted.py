@@ -46,7 +46,7 @@ def test_a_bug_of_the_core_is_found(
 @pytest.mark.parametrize(
     ("member_type", "focus"),
     [
-        (raft_plants.VoteForgotten, ("crash", "crash_all", "partition")),
+        (raft_plants.VoteForgotten, ("crash_in_election", "crash_all", "slow_disk")),
         (raft_plants.SharedFuture, ("isolate_leader", "partition")),
         (raft_plants.SendsBeforeSync, ("crash", "crash_all", "slow_disk")),
         (raft_plants.CompactsBeforeSnapshot, ("crash_while_saving",)),
