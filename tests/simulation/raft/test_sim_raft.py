@@ -10,7 +10,7 @@ import os
 import pytest
 from raft_chaos import run_chaos
 
-SEEDS = int(os.environ.get("SWARMTUI_SEEDS") or os.environ.get("SEEDS") or "200")
+SEEDS = int(os.environ.get("SEEDS", "200"))
 ONLY = os.environ.get("RAFT_SEED")
 BLOCK = 20
 """Seeds in one test."""
