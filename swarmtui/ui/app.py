@@ -162,6 +162,18 @@ class SwarmApp(ThemedApp):
 
         return perform
 
+    def copy_to_clipboard(self, text: str) -> None:
+        """To the terminal's clipboard (OSC 52) and, where there is one, the desktop's."""
+        super().copy_to_clipboard(text)
+        if not self.is_headless:
+            self.run_worker(deferred(self._copy_natively, text), group="clipboard", exclusive=True)
+
+    async def _copy_natively(self, text: str) -> None:
+        from swarmtui.ui import clipboard
+
+        if (command := clipboard.program()) is not None:
+            await clipboard.copy(text, command)
+
     def toggle_mouse(self) -> None:
         """The mouse to the terminal, or back to the console."""
         self._mouse = not self._mouse

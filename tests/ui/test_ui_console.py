@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -475,6 +476,44 @@ async def test_a_terminal_that_changes_its_size_while_a_dialog_is_open() -> None
         await there.press("escape")
         await there.pilot.resize_terminal(120, 30)
         await there.sees("web.1", "logs · web.1")
+
+
+async def test_logs_are_saved_and_read_again(tmp_path: Path) -> None:
+    async with console((100, 30)) as there:
+        there.cluster.log(identity("task", 1), -30, "\x1b[31mred\x1b[2J")
+        await there.command("logs web")
+        await there.sees("GET /api/cart/39 200")
+        target = tmp_path / "web.log"
+        await there.command(f"save {target}")
+        await there.sees("saved to")
+        saved = target.read_text("utf-8").splitlines()
+        assert len(saved) == 42
+        assert "web.1@node2 | GET /api/cart/0 200 0ms" in saved[0]
+        assert not set("".join(saved)) & {chr(code) for code in range(32)}
+        await there.command(f"save {target}")
+        await there.until(
+            lambda: any("was not saved: File exists" in note.message for note in there.app._notifications)
+        )
+        await there.command("since 5")
+        await there.sees("logs since 5 min ago")
+        await there.sees("GET /api/cart/39 200")
+        await there.command("since soon")
+        await there.sees("'soon' is no number of minutes")
+        await there.command("only cart !cart/39")
+        await there.until(lambda: "cart/39" not in there.text.split("only")[0])
+        await there.command("search 'cart/1[0-9] 200'")
+        await there.sees("10 of 10")
+
+
+async def test_the_mouse_reaches_tabs_and_keys() -> None:
+    async with console((100, 30)) as there:
+        await there.pilot.click(there.app.main.header, offset=(5, 1))
+        await there.until(lambda: there.app.main.place == Place("nodes"))
+        await there.pilot.click(there.app.main.footer, offset=(97, 0))
+        await there.sees("help: keys")
+        await there.press("escape")
+        await there.command("mouse")
+        await there.sees("mouse off: the terminal selects text")
 
 
 async def test_leaving_disconnects() -> None:
