@@ -7,6 +7,7 @@ which costs one pass. 50,000 rows take tens of milliseconds to load, 1000 change
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Generic
 
 from swarmtui.ui.columns import Column, R
@@ -175,8 +176,19 @@ class TableRows(Generic[R]):
             return True
         text = self._texts.get(row_id)
         if text is None:
-            text = self._texts[row_id] = "\n".join([column.text(row) for column in self._searched])
+            text = self._searchable(row_id, row)
         return self.filter.matches(text, self._labels(row) if self._labels is not None else NO_LABELS)
+
+    def prepare(self, budget: int = 3000) -> bool:
+        """Makes the searchable text of up to `budget` more rows; True when all have one. For before a filter is typed."""
+        missing = islice((row_id for row_id in self.rows if row_id not in self._texts), budget)
+        for row_id in list(missing):
+            self._searchable(row_id, self.rows[row_id])
+        return len(self._texts) == len(self.rows)
+
+    def _searchable(self, row_id: str, row: R) -> str:
+        text = self._texts[row_id] = "\n".join([column.text(row) for column in self._searched])
+        return text
 
     def _drop(self, row_id: str) -> bool:
         """Forgets a row; whether it was shown."""

@@ -251,6 +251,7 @@ class MainScreen(ConsoleScreen):
             return
         if not text:
             self.ask("/", self.table.data.filter.text)
+            self.table.prepare_filter()
         elif problem := self.table.set_filter(text):
             self.notify(problem, severity="warning", timeout=4)
 

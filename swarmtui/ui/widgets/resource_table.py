@@ -180,6 +180,11 @@ class ResourceTable(ScrollView, Generic[R], can_focus=True):
         self._settle()
         return problem
 
+    def prepare_filter(self) -> None:
+        """A filter will be typed: gets ready for it in slices, so that the first letter does not wait for all rows."""
+        if not self.data.prepare() and self.is_attached:
+            self.set_timer(0.001, self.prepare_filter)
+
     def set_keep(self, keep: Callable[[R], bool] | None) -> None:
         """Shows only rows for which `keep` is true, before any filter."""
         self.data.set_keep(keep)
