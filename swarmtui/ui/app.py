@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from swarmtui.model.summary import ClusterSummary
 
 
+CALM = (2_000, 10, 100)
+"""Thresholds of the garbage collector while a cluster is shown: small passes often, full ones seldom."""
+
+
 def wall_clock() -> str:
     """The time of day, local, to the second."""
     return time.strftime("%H:%M:%S")
@@ -210,7 +214,7 @@ class _CalmCollector:
         if not self._frozen and str(summary.connection.state) in ("live", "polling") and summary.nodes:
             self._frozen = True
             gc.freeze()
-            gc.set_threshold(2_000, 10, 100)
+            gc.set_threshold(*CALM)
 
 
 def _import_rooms() -> None:

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "ui"))
 
 from ui_fake_cluster import START, FakeClient, FakeCluster
 
-from swarmtui.ui.app import SwarmApp
+from swarmtui.ui.app import CALM, SwarmApp
 
 TURN_MS = 50.0
 CHANGES = 500
@@ -23,10 +23,13 @@ SECONDS = 4.0
 
 @pytest.fixture(autouse=True)
 def small_heap() -> Iterator[None]:
-    """What other tests left in the process is set aside: the collector's passes over it would be measured instead."""
+    """What other tests left is set aside and the collector is as in the console: its passes would be measured instead."""
+    thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*CALM)
     yield
+    gc.set_threshold(*thresholds)
     gc.unfreeze()
 
 

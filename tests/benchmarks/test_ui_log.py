@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from swarmtui.ui.app import CALM
 from swarmtui.ui.log_buffer import Line
 from swarmtui.ui.theme import ThemedApp
 from swarmtui.ui.widgets.log_view import LogView
@@ -18,10 +19,13 @@ LAG_MS = 60.0
 
 @pytest.fixture(autouse=True)
 def small_heap() -> Iterator[None]:
-    """What other tests left in the process is set aside: the collector's passes over it would be measured instead."""
+    """What other tests left is set aside and the collector is as in the console: its passes would be measured instead."""
+    thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*CALM)
     yield
+    gc.set_threshold(*thresholds)
     gc.unfreeze()
 
 

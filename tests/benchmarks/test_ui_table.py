@@ -11,6 +11,7 @@ from operator import attrgetter
 import pytest
 from textual.app import App, ComposeResult
 
+from swarmtui.ui.app import CALM
 from swarmtui.ui.columns import Column
 from swarmtui.ui.widgets.resource_table import ResourceTable
 
@@ -20,10 +21,13 @@ UPDATE_MS = 50.0
 
 @pytest.fixture(autouse=True)
 def small_heap() -> Iterator[None]:
-    """What other tests left in the process is set aside: the collector's passes over it would be measured instead."""
+    """What other tests left is set aside and the collector is as in the console: its passes would be measured instead."""
+    thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*CALM)
     yield
+    gc.set_threshold(*thresholds)
     gc.unfreeze()
 
 
