@@ -20,7 +20,7 @@ from agent.api_types.node import NodeDescription
 from agent.api_types.swarm import InitRequest, JoinRequest
 from agent.api_types.times import Clock, now_ns
 from agent.node.addresses import interfaces, own_source, resolve_advertise, resolve_listen
-from agent.node.founding import found
+from agent.node.founding import Founding, found
 from agent.node.membership import Membership
 from agent.node.record import RecordDamaged, SwarmRecord, load_record, save_record
 from agent.node.settings import Settings
@@ -138,25 +138,14 @@ class NodeAgent:
             self._refuse_when_in_a_swarm()
             if request.force_new_cluster:
                 raise Unimplemented("there is no other manager to be forced out: this cluster has one manager")
-            record = self._addresses(request.listen_addr, request.advertise_addr)
+            addresses = self._addresses(request.listen_addr, request.advertise_addr)
             try:
                 description = await self._describe()
             except (TemporaryFailure, RejectedByExecutor) as error:
                 raise Unavailable(f"the node cannot be described: {error}") from None
-            founding = found(request, description, record.advertise, self.clock, new_id)
-            await self._begin(
-                SwarmRecord(founding.cluster.id, founding.node.id, record.listen, record.advertise),
-                founding.identity,
-                Membership(
-                    self._folder,
-                    SwarmRecord(founding.cluster.id, founding.node.id, record.listen, record.advertise),
-                    founding.identity,
-                    self.executor,
-                    self._describe,
-                    self.clock,
-                    founding=founding,
-                ),
-            )
+            founding = found(request, description, addresses.advertise, self.clock, new_id)
+            record = msgspec.structs.replace(addresses, cluster_id=founding.cluster.id, node_id=founding.node.id)
+            await self._begin(record, founding.identity, self._make(record, founding.identity, founding))
             logger.info("cluster %s begins with this node, %s", founding.cluster.id, founding.node.id)
             return founding.node.id
 
@@ -230,11 +219,13 @@ class NodeAgent:
         await self._begin(record, identity, self._make(record, identity))
         logger.info("this node is %s, a %s of cluster %s", answer.node_id, answer.role, answer.cluster_id)
 
-    def _make(self, record: SwarmRecord, identity: NodeIdentity) -> Membership:
-        return Membership(self._folder, record, identity, self.executor, self._describe, self.clock)
+    def _make(self, record: SwarmRecord, identity: NodeIdentity, founding: Founding | None = None) -> Membership:
+        return Membership(self._folder, record, identity, self.executor, self._describe, self.clock, founding=founding)
 
     async def _begin(self, record: SwarmRecord, identity: NodeIdentity, membership: Membership) -> None:
         """Enter a swarm for the first time: nothing is left on disk when it does not come to be."""
+        # Without a record there is no swarm here: what lies in the folder is of an init or a join that was killed.
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
         try:
             await self._enter(membership)
             await asyncio.to_thread(identity.save, self._folder / "certificates")

@@ -113,3 +113,19 @@ async def test_the_listener_goes_on_after_strangers() -> None:
             await writer.wait_closed()
         nodes = (await swarm.manager.api("GET", "/nodes"))[1]
         assert [node["Status"]["State"] for node in nodes] == ["ready", "ready"]
+
+
+async def test_an_init_that_was_killed_leaves_nothing_to_the_next_one() -> None:
+    async with running_cluster(1) as swarm:
+        node = swarm.manager
+        first = (await node.api("GET", "/swarm"))[1]["ID"]
+        node.kill()
+        # The record is the last file that an init writes.
+        (node.folder / "data" / "swarm" / "swarm.json").unlink()
+        node.start()
+        await node.ready()
+        assert (await node.api("GET", "/info"))[1]["Swarm"]["LocalNodeState"] == "inactive"
+        status, answer = await node.api("POST", "/swarm/init", {"ListenAddr": "0.0.0.0:2377"})
+        assert status == 200, answer
+        assert (await node.api("GET", "/swarm"))[1]["ID"] != first
+        assert [each["ID"] for each in (await node.api("GET", "/nodes"))[1]] == [answer]
