@@ -6,7 +6,9 @@ so that many agents can live in one process and a test can put any node behind t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from typing import Protocol
 
@@ -14,6 +16,7 @@ from agent.api_types.swarm import InitRequest, JoinRequest
 from agent.api_types.times import Clock
 from agent.manager.log_streams import LogOptions as LogOptions
 from agent.manager.log_streams import LogsMissing as LogsMissing
+from agent.raft.interface import GroupStatus
 from agent.rpc.messages import LogRecord, ManagerAddress
 from agent.store.store import Store
 from agent.worker.interface import Executor
@@ -111,6 +114,27 @@ class Backend(Protocol):
     @property
     def store(self) -> Store | None:
         """The cluster's state, on managers."""
+        ...
+
+    @property
+    def group(self) -> GroupStatus | None:
+        """The managers' group as this one sees it; None on workers. `group.leading` says whether this one leads."""
+        ...
+
+    def leader_link(self, caller: str) -> AbstractAsyncContextManager[tuple[StreamReader, StreamWriter]]:
+        """One HTTP exchange with the leader's API, as bytes; the connection is for this exchange alone.
+
+        Entering it waits for a leader to be known, as long as one may still be elected, and dials it. Raises Unavailable
+        when nothing was sent and nobody leads: the text names the managers that are missing and says what to do.
+        """
+        ...
+
+    def backup(self) -> AsyncIterator[bytes]:
+        """The whole state of the cluster, to be kept elsewhere; only on managers."""
+        ...
+
+    async def restore(self, data: AsyncIterator[bytes], request: InitRequest) -> str:
+        """Begin the cluster of a backup again with this node as its only manager; the node's id. Addresses as for init."""
         ...
 
     @property

@@ -103,11 +103,24 @@ class Swarm(ClusterInfo, frozen=True):
     join_tokens: JoinTokens = nested("JoinTokens", JoinTokens)
 
 
+class RootRotation(ApiObject, frozen=True):
+    """A root certificate on its way out (PEM all three): nodes trust both, new certificates are signed by the new one.
+
+    `cross_signed` is the new root's key signed by the old root: with it, nodes that know only the old one trust new
+    certificates too.
+    """
+
+    ca_cert: str = omitempty("CACert", "")
+    ca_key: str = omitempty("CAKey", "")
+    cross_signed: str = omitempty("CrossSigned", "")
+
+
 class Cluster(ApiObject, frozen=True):
     """The swarm as the store keeps it. Never sent to a client as it is: it holds the CA's key and the join secrets.
 
     `ca_key` is PEM; `worker_secret` and `manager_secret` are the last part of the join tokens (25 characters base 36);
-    `unlock_key` is empty while auto-lock is off.
+    `unlock_key` is empty while auto-lock is off. `feature_level` is the newest format of entries that every manager
+    reads.
     """
 
     id: str = present("ID", "")
@@ -120,6 +133,8 @@ class Cluster(ApiObject, frozen=True):
     worker_secret: str = omitempty("WorkerSecret", "")
     manager_secret: str = omitempty("ManagerSecret", "")
     unlock_key: str = omitempty("UnlockKey", "")
+    root_rotation: RootRotation | None = omitempty("RootRotation", None)
+    feature_level: int = omitempty("FeatureLevel", 1)
     default_addr_pool: list[str] = omitempty("DefaultAddrPool", [])
     subnet_size: int = omitempty("SubnetSize", 24)
     data_path_port: int = omitempty("DataPathPort", 4789)

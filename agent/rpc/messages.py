@@ -131,15 +131,113 @@ class IngressTable(Message, frozen=True):
     services: list[IngressService]
 
 
+class NodeUpdate(Message, frozen=True):
+    """What the node is to know of itself and of its cluster: follows `SessionReady`, and comes again when it changes.
+
+    `role` is what the node is to be: with another one in its certificate it renews that (`renew`) and changes its part.
+    `roots` are the root certificates to trust (PEM, one or, during a rotation, several). `issuer` is the digest (sha256,
+    hex) of the root that new certificates are signed by: a node whose own is of another one renews it.
+    """
+
+    role: NodeRole
+    managers: list[ManagerAddress]
+    roots: bytes
+    issuer: str
+
+
 class SessionEnd(Message, frozen=True):
-    """The manager ends the session; `reason` is for people. With `removed` the node is no longer part of the cluster."""
+    """The manager ends the session; `reason` is for people. With `removed` the node is no longer part of the cluster.
+
+    `leader` is where to go instead, as far as this manager knows. With `leaderless` the managers have no leader and
+    cannot have one before others come back: the node keeps its tasks alive by itself (restart policies are its own job).
+    """
 
     reason: str
     removed: bool = False
+    leader: ManagerAddress | None = None
+    leaderless: bool = False
 
 
 SessionFromNode = SessionOpen | Heartbeat | StatusReport | Described | Leaving
-SessionFromManager = SessionReady | Assignments | IngressTable | SessionEnd
+SessionFromManager = SessionReady | NodeUpdate | Assignments | IngressTable | Heartbeat | SessionEnd
+"""A manager's `Heartbeat` answers the node's: a manager that is silent for three periods is given up."""
+
+
+# -- renew, depart: node to the leader, on a control connection
+
+
+class RenewOpen(Message, frozen=True):
+    """`renew`: ask for a certificate for `request` (a certificate request, PEM); answered by `RenewAnswer`.
+
+    The node is the one in the certificate of the connection; the role is what the cluster wants it to be.
+    """
+
+    request: bytes
+
+
+class RenewAnswer(Message, frozen=True):
+    """A new certificate and the roots to trust (PEM)."""
+
+    certificate: bytes
+    roots: bytes
+
+
+class DepartOpen(Message, frozen=True):
+    """`depart`: a manager that leaves for good asks the leader to take it out of the group of managers first."""
+
+
+class DepartAnswer(Message, frozen=True):
+    """Taken out (`error` is empty), or why not."""
+
+    error: str = ""
+
+
+# -- api: manager to the leader, on connections of their own purpose
+
+
+class ApiOpen(Message, frozen=True):
+    """`api`: one HTTP exchange with the API of the leader of `term`, as raw bytes both ways after `ApiReady`.
+
+    `caller` is for the audit line: who asked, at which node.
+    """
+
+    term: int
+    caller: str
+
+
+class ApiReady(Message, frozen=True):
+    """The bytes may come. With `error` they may not: nothing was done, and another attempt is safe."""
+
+    error: str = ""
+
+
+# -- raft: manager to manager
+
+
+class RaftOpen(Message, frozen=True):
+    """`raft`: messages of the group, in batches (`RaftBatch`), from the one that dialled."""
+
+
+class RaftBatch(Message, frozen=True):
+    """Some messages, in order; opaque here."""
+
+    messages: list[bytes]
+
+
+class RaftSnapshotOpen(Message, frozen=True):
+    """`raft-snapshot`: a snapshot in chunks (`RaftChunk`), each answered by `RaftTaken`."""
+
+
+class RaftChunk(Message, frozen=True):
+    """A chunk; opaque here."""
+
+    data: bytes
+
+
+class RaftTaken(Message, frozen=True):
+    """The chunk was taken (`error` is empty); the next may come."""
+
+    error: str = ""
 
 
 # -- logs
@@ -246,9 +344,21 @@ AnyMessage = (
     | Described
     | Leaving
     | SessionReady
+    | NodeUpdate
     | Assignments
     | IngressTable
     | SessionEnd
+    | RenewOpen
+    | RenewAnswer
+    | DepartOpen
+    | DepartAnswer
+    | ApiOpen
+    | ApiReady
+    | RaftOpen
+    | RaftBatch
+    | RaftSnapshotOpen
+    | RaftChunk
+    | RaftTaken
     | LogsOpen
     | LogRecord
     | LogWatermark

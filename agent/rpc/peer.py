@@ -17,6 +17,8 @@ class Purpose(StrEnum):
     RAFT = "raft"
     RELAY = "relay"
     """Between any two nodes: connections to published ports that a task on the other node answers."""
+    API = "api"
+    """From a manager to the leader: requests that only the leader can answer."""
     JOIN = "join"
     """Without a certificate: only `ca` and `join` may be called."""
 
