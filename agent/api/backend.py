@@ -121,6 +121,13 @@ class Backend(Protocol):
         """The managers' group as this one sees it; None on workers. `group.leading` says whether this one leads."""
         ...
 
+    async def group_changed(self, seen: GroupStatus | None) -> GroupStatus | None:
+        """Wait until `group` is another one than `seen`, and return it; at once when it is already.
+
+        The member's own `status_changed`. On a node that stops being a manager meanwhile the answer is None.
+        """
+        ...
+
     def leader_link(self, caller: str) -> AbstractAsyncContextManager[tuple[StreamReader, StreamWriter]]:
         """One HTTP exchange with the leader's API, as bytes; the connection is for this exchange alone.
 
