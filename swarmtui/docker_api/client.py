@@ -29,12 +29,15 @@ from swarmtui.docker_api.answers import (
     segment,
     warnings,
 )
+from swarmtui.docker_api.endpoints import Endpoints, Others
 from swarmtui.docker_api.engine_types import EngineVersion, Event, Image, Swarm
 from swarmtui.docker_api.errors import ApiError, ConnectionFailed, MalformedAnswer
+from swarmtui.docker_api.failover import FailoverTransport
 from swarmtui.docker_api.lines import LineSplitter
 from swarmtui.docker_api.log_query import LogQuery
+from swarmtui.docker_api.managers import Managers, read_managers
 from swarmtui.docker_api.times import time_parameter
-from swarmtui.docker_api.transport import ByteStream, Params, Transport
+from swarmtui.docker_api.transport import Body, ByteStream, Params
 from swarmtui.docker_api.types import Config, Info, Network, Node, Secret, Service, Task
 from swarmtui.docker_api.watch import WatchLine, decode_watch_line
 
@@ -42,15 +45,32 @@ T = TypeVar("T")
 
 _SLICE = 500
 """Objects that are decoded before the loop gets its turn: 500 tasks take about 5 ms."""
+_IMPATIENT = 1.5
+"""Seconds in which a manager must answer a ping, or take a connection, when others could be asked instead."""
+_LONG = 600.0
+"""Seconds that a backup or a restore may take until it is answered."""
+_OWN = ("/info", "/version", "/images/json")
+"""What an engine says of itself."""
+_STALE = "110"
+"""The warning's code for an answer that may not be the newest (RFC 7234, 5.5.1)."""
 
 
 class EngineClient:
-    """A client of one engine; `async with` owns its connections. Safe to use from many tasks of one loop at once."""
+    """A client of one engine, or of the managers of one cluster; `async with` owns its connections.
 
-    def __init__(self, address: EngineAddress, *, timeout: float = 10.0, connect_timeout: float = 5.0) -> None:
-        """`timeout` seconds for an answer (for the head of one, where it is a stream)."""
-        self.address = address
-        self._transport = Transport(address, timeout=timeout, connect_timeout=connect_timeout)
+    Safe to use from many tasks of one loop at once.
+    """
+
+    def __init__(
+        self, address: EngineAddress, *, timeout: float = 10.0, connect_timeout: float = 5.0, others: Others = tuple
+    ) -> None:
+        """`timeout` seconds for an answer (for the head of one, where it is a stream); `others`: further managers."""
+        self._endpoints = Endpoints(address, others)
+        if self._endpoints.several:
+            connect_timeout = min(connect_timeout, _IMPATIENT)
+        self._transport = FailoverTransport(self._endpoints, timeout=timeout, connect_timeout=connect_timeout)
+        self.stale = False
+        """Whether the last answer about the cluster was marked as perhaps not the newest."""
         self._prefix: str | None = None
         self._negotiating = asyncio.Lock()
         self._extended: bool | None = None
@@ -64,12 +84,37 @@ class EngineClient:
     ) -> None:
         await self._transport.__aexit__(kind, error, trace)
 
+    # Which engine
+
+    @property
+    def address(self) -> EngineAddress:
+        """The engine that is asked now."""
+        return self._endpoints.current
+
+    @property
+    def several(self) -> bool:
+        """Whether other managers are known."""
+        return self._endpoints.several
+
+    def move_on(self) -> bool:
+        """The engine that is asked now does not serve: ask another one. False when all known ones have been tried."""
+        moved = self._endpoints.failed(self._endpoints.current)
+        self.forget()
+        return moved
+
+    def served(self) -> None:
+        """The engine that is asked now serves."""
+        self._endpoints.served()
+
     # The engine itself
 
     async def ping(self) -> float:
-        """Seconds that a round trip took. Negotiates the version on the way."""
+        """Seconds that a round trip took. Negotiates the version on the way; leaves a manager that does not answer."""
         start = time.perf_counter()
-        _, headers = await self._transport.request("GET", "/_ping")
+        several = self.several
+        _, headers = await self._transport.request(
+            "GET", "/_ping", timeout=_IMPATIENT if several else None, impatient=several
+        )
         took = time.perf_counter() - start
         self._prefix = negotiate(headers.get("Api-Version", ""), self.address)
         return took
@@ -143,15 +188,31 @@ class EngineClient:
         await self._post("/swarm/leave", params={"force": "1"} if force else None, timeout=60)
 
     async def update_swarm(
-        self, version: int, spec: Json, *, rotate_worker: bool = False, rotate_manager: bool = False
+        self,
+        version: int,
+        spec: Json,
+        *,
+        rotate_worker: bool = False,
+        rotate_manager: bool = False,
+        rotate_unlock_key: bool = False,
     ) -> None:
-        """Change the swarm's settings or rotate its join tokens."""
+        """Change the swarm's settings or rotate its join tokens or its unlock key."""
         params = {
             "version": str(version),
             "rotateWorkerToken": flag(rotate_worker),
             "rotateManagerToken": flag(rotate_manager),
+            "rotateManagerUnlockKey": flag(rotate_unlock_key),
         }
         await self._post("/swarm/update", params=params, json=spec)
+
+    async def unlock_key(self) -> str:
+        """The key that a locked manager asks for; "" while managers are not locked."""
+        answer = await self._raw_object("/swarm/unlockkey")
+        return str(answer.get("UnlockKey") or "")
+
+    async def unlock_swarm(self, key: str) -> None:
+        """Unlock this manager."""
+        await self._post("/swarm/unlock", json={"UnlockKey": key}, timeout=60)
 
     # Nodes
 
@@ -302,6 +363,34 @@ class EngineClient:
                     yield [line for line in batch if line is not None]
         raise ConnectionFailed(f"{self.address} ended the watch")
 
+    async def managers(self) -> Managers:
+        """The managers' group, as the manager that is asked sees it (our agents only)."""
+        try:
+            return read_managers(await self._raw_object("/swarmtui/v1/managers", versioned=False))
+        except (msgspec.ValidationError, AttributeError, TypeError) as error:
+            raise MalformedAnswer(
+                f"{self.address} sent an answer about its managers that cannot be read: {error}"
+            ) from None
+
+    @asynccontextmanager
+    async def backup(self) -> AsyncIterator[ByteStream]:
+        """The whole state of the cluster (our agents only). It holds every secret: nothing but an encrypted copy may stay."""
+        async with self._transport.stream("GET", "/swarmtui/v1/backup") as stream:
+            yield stream
+
+    async def restore(self, backup: Body, params: Params | None = None) -> str:
+        """Begin the cluster of a backup again with this engine's node as its only manager; the node's id."""
+        answer, _ = await self._transport.request(
+            "POST",
+            "/swarmtui/v1/restore",
+            params=params,
+            body=backup,
+            headers={"Content-Type": "application/octet-stream"},
+            timeout=_LONG,
+        )
+        found = parse(answer, self.address) if answer.strip() else ""
+        return str(found.get("NodeID") or found.get("ID") or "") if isinstance(found, dict) else str(found)
+
     async def explain_task(self, task_id: str) -> Json:
         """Why a task is where it is (our agents only)."""
         return await self._raw_object(f"/swarmtui/v1/explain/task/{segment(task_id)}", versioned=False)
@@ -321,7 +410,10 @@ class EngineClient:
 
     async def _get(self, path: str, params: Params | None = None, *, versioned: bool = True) -> bytes:
         full = await self._path(path) if versioned else path
-        return (await self._transport.request("GET", full, params=params))[0]
+        answer, headers = await self._transport.request("GET", full, params=params)
+        if path not in _OWN:
+            self.stale = headers.get("Warning", "").startswith(_STALE)
+        return answer
 
     async def _post(
         self, path: str, *, params: Params | None = None, json: object = None, timeout: float | None = None

@@ -13,6 +13,10 @@ class ConnectionFailed(EngineError):
     """The engine cannot be reached, or the connection was lost."""
 
 
+class NotReached(ConnectionFailed):
+    """No connection came about: nothing was sent, so that the same request may be sent to another manager."""
+
+
 class TimedOut(ConnectionFailed):
     """The engine is there but did not answer in time."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
@@ -14,12 +14,22 @@ import aiohttp
 import msgspec
 
 from swarmtui.docker_api.address import EngineAddress, TLSFiles
-from swarmtui.docker_api.errors import BadAddress, ConnectionFailed, EngineError, MalformedAnswer, TimedOut, api_error
+from swarmtui.docker_api.errors import (
+    BadAddress,
+    ConnectionFailed,
+    EngineError,
+    MalformedAnswer,
+    NotReached,
+    TimedOut,
+    api_error,
+)
 
 CHUNK = 256 * 1024
 """Bytes that a stream hands over at once, at most."""
 
 Params = Mapping[str, str]
+Body = AsyncIterable[bytes]
+"""A body that is made while it is sent; it is read once."""
 
 
 class ByteStream:
@@ -96,17 +106,18 @@ class Transport:
         *,
         params: Params | None = None,
         json: object = None,
+        body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> tuple[bytes, Mapping[str, str]]:
         """Body and headers of a 2xx answer. Raises ApiError for the engine's refusals, ConnectionFailed or TimedOut."""
         limit = self.timeout if timeout is None else timeout
         try:
-            async with asyncio.timeout(limit), self._send(method, path, params, json, headers) as response:
-                body = await response.read()
+            async with asyncio.timeout(limit), self._send(method, path, params, json, headers, body) as response:
+                answer = await response.read()
                 if response.status >= 300:
-                    raise api_error(response.status, error_text(response.status, body))
-                return body, response.headers
+                    raise api_error(response.status, error_text(response.status, answer))
+                return answer, response.headers
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise translate(error, self.address, limit) from error
 
@@ -130,11 +141,18 @@ class Transport:
                 response.close()
 
     def _send(
-        self, method: str, path: str, params: Params | None, json: object, headers: Mapping[str, str] | None
+        self,
+        method: str,
+        path: str,
+        params: Params | None,
+        json: object,
+        headers: Mapping[str, str] | None,
+        body: Body | None = None,
     ) -> Any:
         if self._session is None:
             raise RuntimeError("the client is closed; use it inside `async with`")
-        data, sent = None, dict(headers or {})
+        data: bytes | Body | None = body
+        sent = dict(headers or {})
         if json is not None:
             data = msgspec.json.encode(json)
             sent["Content-Type"] = "application/json"
@@ -160,10 +178,10 @@ def translate(error: BaseException, address: EngineAddress, limit: float | None 
         within = f" within {limit:g} s" if limit is not None else " in time"
         return TimedOut(f"no answer from {address}{within}")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        return ConnectionFailed(f"TLS with {address} failed: {error}")
+        return NotReached(f"TLS with {address} failed: {error}")
     code = getattr(error, "errno", None)
     if isinstance(error, aiohttp.ClientConnectorError | FileNotFoundError | PermissionError | ConnectionRefusedError):
-        return ConnectionFailed(f"cannot connect to {address}: {_connect_reason(code, error)}")
+        return NotReached(f"cannot connect to {address}: {_connect_reason(code, error)}")
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
         return MalformedAnswer(f"{address} does not speak the Docker Engine API: {error}")
     if isinstance(error, aiohttp.ClientPayloadError):

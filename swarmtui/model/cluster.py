@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 from swarmtui.docker_api.times import Clock, Monotonic
 from swarmtui.docker_api.types import Config, Network, Node, Secret, Service, Task
 from swarmtui.model.feed import Feed, ModelSource
+from swarmtui.model.managers import ManagerGroup, group_of_nodes
 from swarmtui.model.query import Difference, Query, Subscription, Table, all_nodes, all_services
 from swarmtui.model.row_making import STACK_LABEL, named_row, network_row, node_row, service_row, task_row
 from swarmtui.model.rows import NodeRow, Row, ServiceRow
@@ -68,6 +69,8 @@ class ClusterModel:
         self._monotonic = monotonic
         self._timer: asyncio.Handle | None = None
         self._held = 0
+        self._group: ManagerGroup | None = None
+        self._quorum = True
         self._feed = Feed(self, source, clock=clock, monotonic=monotonic, random=random) if source else None
         # The summary's own subscriptions: they keep its rows up to date in the same slices as everybody's.
         self._node_rows = self.subscribe(all_nodes(), self._count_again)
@@ -186,6 +189,19 @@ class ClusterModel:
         """The swarm's name."""
         self._set_summary(replace(self._summary, name=name))
 
+    def set_group(self, group: ManagerGroup | None, *, quorum: bool = True) -> None:
+        """The feed's word on the managers' group; None: only what nodes say of it is known."""
+        if group == self._group and quorum == self._quorum:
+            return
+        before, self._group, self._quorum = self._group, group, quorum
+        old = {member.id: member for member in before.members} if before is not None else {}
+        new = {member.id: member for member in group.members} if group is not None else {}
+        for key in old.keys() | new.keys():
+            if old.get(key) != new.get(key):
+                self._touch(Table.NODES, key)
+        self._summary_due = True
+        self._schedule()
+
     def retry_now(self) -> None:
         """Try to reconnect at once instead of waiting for the back-off; harmless while connected."""
         if self._feed is not None:
@@ -286,7 +302,8 @@ class ClusterModel:
         if isinstance(thing, Service):
             return service_row(thing, tables.tasks_of_service(thing.id), tables.nodes)
         if isinstance(thing, Node):
-            return node_row(thing, tables.tasks_of_node(thing.id))
+            member = self._group.member(thing.id) if self._group is not None else None
+            return node_row(thing, tables.tasks_of_node(thing.id), member)
         if isinstance(thing, Network):
             return network_row(thing)
         return named_row(thing)
@@ -298,12 +315,14 @@ class ClusterModel:
 
     def _counted(self) -> ClusterSummary:
         nodes, services = self._node_rows.rows.values(), self._service_rows.rows.values()
-        managers = [row for row in nodes if row.role == "manager"]
+        group = self._group or group_of_nodes(self._tables.nodes.values(), quorum=self._quorum)
+        members = group.members if group is not None else ()
         return replace(
             self._summary,
-            leader=next((row.hostname for row in managers if row.leader), ""),
-            managers=len(managers),
-            managers_reachable=sum(1 for row in managers if row.reachability == "reachable"),
+            leader=group.leader if group is not None else "",
+            group=group,
+            managers=len(members),
+            managers_reachable=sum(1 for member in members if member.reachable),
             nodes=len(nodes),
             nodes_ready=sum(1 for row in nodes if row.status == "ready"),
             services=len(services),

@@ -7,23 +7,38 @@ reconnecting with back-off, the picture staying as it was.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Protocol
 
+from swarmtui.docker_api.address import EngineAddress
 from swarmtui.docker_api.engine_types import Event
-from swarmtui.docker_api.errors import EngineError, Gone, NotAManager
+from swarmtui.docker_api.errors import (
+    ApiError,
+    ConnectionFailed,
+    EngineError,
+    Gone,
+    MalformedAnswer,
+    NotAManager,
+    NotFound,
+)
+from swarmtui.docker_api.managers import Managers
 from swarmtui.docker_api.times import Clock, Monotonic
 from swarmtui.docker_api.types import Config, Info, Network, Node, Secret, Service, Task
 from swarmtui.docker_api.watch import WatchLine
 from swarmtui.model.connection import backoff, lost_state
+from swarmtui.model.managers import NO_LEADER, GroupHistory, ManagerGroup
 from swarmtui.model.query import Table
 from swarmtui.model.summary import ConnectionState, ConnectionStatus
 from swarmtui.model.tables import ClusterObject, Delete, TableChange, Upsert, object_id
 
 PING_SECONDS = 5.0
 """Between two pings: the header's latency, and how a silent engine is found out."""
+HASTY_PING_SECONDS = 1.0
+"""The same where another manager could be asked instead of a silent one."""
+MANAGERS_SECONDS = 1.0
+"""Between two questions for the managers' group, whose log moves with every change."""
 BUSY_SECONDS, IDLE_SECONDS = 0.5, 5.0
 """Between two polls while something changes, and at most while nothing does."""
 SLOW_TABLES_SECONDS = 15.0
@@ -41,10 +56,19 @@ _SLOW_EVENTS = frozenset({"network", "secret", "config"})
 class ModelSource(Protocol):
     """What the feed needs of an engine; `EngineClient` has it."""
 
+    @property
+    def address(self) -> EngineAddress: ...
+    @property
+    def several(self) -> bool: ...
+    @property
+    def stale(self) -> bool: ...
+    def move_on(self) -> bool: ...
+    def served(self) -> None: ...
+    def forget(self) -> None: ...
     async def ping(self) -> float: ...
     async def info(self) -> Info: ...
     async def extended(self) -> bool: ...
-    def forget(self) -> None: ...
+    async def managers(self) -> Managers: ...
     def watch(self, since: int | None = None) -> AsyncIterator[list[WatchLine]]: ...
     def events(self) -> AsyncIterator[Event]: ...
     async def nodes(self) -> list[Node]: ...
@@ -61,8 +85,11 @@ class Fed(Protocol):
     def apply(self, changes: Iterable[TableChange]) -> None: ...
     async def replace(self, table: Table, objects: Iterable[ClusterObject]) -> int: ...
     def holding(self) -> AbstractContextManager[None]: ...
+    @property
+    def nodes(self) -> Mapping[str, Node]: ...
     def set_connection(self, status: ConnectionStatus) -> None: ...
     def set_name(self, name: str) -> None: ...
+    def set_group(self, group: ManagerGroup | None, *, quorum: bool = True) -> None: ...
 
 
 class Feed:
@@ -86,6 +113,7 @@ class Feed:
         self._retry = asyncio.Event()
         self._index: int | None = None
         self._cluster = ""
+        self._history = GroupHistory()
 
     def retry_now(self) -> None:
         """End the wait before the next attempt."""
@@ -98,8 +126,8 @@ class Feed:
                 error = await self._connected()
                 if isinstance(error, Gone) and self._index is not None:
                     self._index = None  # Start over with the whole picture.
-                    continue
-                await self._lost(error)
+                elif not self._source.several or not self._source.move_on():
+                    await self._lost(error)
         finally:
             self._set(state=ConnectionState.CLOSED, latency_ms=None, retry_at=None)
 
@@ -108,10 +136,12 @@ class Feed:
         errors: list[EngineError] = []
         try:
             await self._greet()
-            feeding = self._watch if await self._source.extended() else self._poll_and_listen
+            extended = await self._source.extended()
             async with asyncio.TaskGroup() as group:
-                group.create_task(feeding())
+                group.create_task(self._watch() if extended else self._poll_and_listen())
                 group.create_task(self._ping())
+                if extended:
+                    group.create_task(self._ask_managers())
         except* EngineError as group_error:
             errors += _leaves(group_error)
         return errors[0]
@@ -127,10 +157,17 @@ class Feed:
             # Another cluster answers at this address: its indexes mean something else.
             self._index, self._cluster = None, cluster.id
         self._model.set_name((cluster.spec.name if cluster else "") or "default")
-        self._set(state=ConnectionState.SYNCING, latency_ms=latency * 1000, retry_at=None)
+        # Another manager that goes on where the last one was lost is no interruption, and not shown as one.
+        state = self._status.state
+        live = state in (ConnectionState.WATCHING, ConnectionState.POLLING)
+        self._set(
+            state=state if live else ConnectionState.SYNCING, latency_ms=latency * 1000, retry_at=None, node=info.name
+        )
 
     async def _lost(self, error: EngineError) -> None:
         self._source.forget()
+        if NO_LEADER in str(error):
+            self._model.set_group(None, quorum=False)
         attempt = self._status.attempt
         delay = backoff(attempt, self._random())
         self._set(
@@ -147,6 +184,7 @@ class Feed:
                 await self._retry.wait()
 
     def _live(self, state: ConnectionState) -> None:
+        self._source.served()
         if self._status.state is not state:
             self._set(state=state, error="", attempt=0, retry_at=None, stale_since=None)
 
@@ -155,12 +193,32 @@ class Feed:
         self._model.set_connection(self._status)
 
     async def _ping(self) -> None:
+        asked = self._source.address
         while True:
-            await asyncio.sleep(PING_SECONDS)
+            await asyncio.sleep(HASTY_PING_SECONDS if self._source.several else PING_SECONDS)
             latency = await self._source.ping()
+            if self._source.address != asked:
+                # The answer came from another manager: the stream of the first one may hang for ever.
+                raise ConnectionFailed(f"{asked} does not answer")
             self._set(latency_ms=latency * 1000)
 
     # Our agents
+
+    async def _ask_managers(self) -> None:
+        """Who belongs to the group, who leads, who lags. An older agent does not tell, and is not asked again."""
+        while True:
+            try:
+                answer = await self._source.managers()
+            except NotFound:
+                self._model.set_group(None)
+                return
+            except (ApiError, MalformedAnswer):
+                # Not now: the manager is on its way in or out of the group.
+                pass
+            else:
+                stale = self._source.stale
+                self._model.set_group(self._history.take(answer, self._model.nodes, self._clock(), stale=stale))
+            await asyncio.sleep(MANAGERS_SECONDS)
 
     async def _watch(self) -> None:
         picture: dict[Table, list[ClusterObject]] | None = None
@@ -213,6 +271,7 @@ class Feed:
                 slow_due.clear()
                 changed += await self._read(_SLOW)
                 slow_at = start + SLOW_TABLES_SECONDS
+            self._model.set_group(None)
             self._live(ConnectionState.POLLING)
             took = self._monotonic() - start
             pause = BUSY_SECONDS if changed else min(IDLE_SECONDS, pause * 1.5)

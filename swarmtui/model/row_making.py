@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from swarmtui.docker_api.times import parse_time
 from swarmtui.docker_api.types import Config, Network, Node, Port, Secret, Service, Task
+from swarmtui.model.managers import MemberRow
 from swarmtui.model.rows import NamedRow, NetworkRow, NodeRow, ServiceRow, TaskRow, UpdateProgress
 from swarmtui.model.states import RUNNING, Glyph, ended, task_glyph, task_rank
 
@@ -132,8 +133,8 @@ def task_row(task: Task, service: Service | None, node: Node | None) -> TaskRow:
     )
 
 
-def node_row(node: Node, tasks: Iterable[Task]) -> NodeRow:
-    """The row of a node with the tasks assigned to it."""
+def node_row(node: Node, tasks: Iterable[Task], member: MemberRow | None = None) -> NodeRow:
+    """The row of a node with the tasks assigned to it; `member` says what the managers' group knows of it."""
     running = wanted = cpus = memory = 0
     for task in tasks:
         if not counts(task):
@@ -144,8 +145,13 @@ def node_row(node: Node, tasks: Iterable[Task]) -> NodeRow:
         if reservations is not None:
             cpus += reservations.nano_cpus
             memory += reservations.memory_bytes
-    state, glyph = _node_state(node)
     manager = node.manager_status
+    # The group's own word is newer than what was written down about it.
+    leader = member.role == "leader" if member is not None else bool(manager and manager.leader)
+    reachability = manager.reachability if manager else ""
+    if member is not None:
+        reachability = "reachable" if member.reachable else "unreachable"
+    state, glyph = _node_state(node, reachability)
     role_glyph = Glyph.WORKER if node.spec.role != "manager" else Glyph.MANAGER
     description = node.description
     return NodeRow(
@@ -156,9 +162,9 @@ def node_row(node: Node, tasks: Iterable[Task]) -> NodeRow:
         status=node.status.state,
         availability=node.spec.availability,
         role=node.spec.role,
-        role_glyph=Glyph.LEADER if manager and manager.leader else role_glyph,
-        leader=bool(manager and manager.leader),
-        reachability=manager.reachability if manager else "",
+        role_glyph=Glyph.LEADER if leader else role_glyph,
+        leader=leader,
+        reachability=reachability,
         address=node.status.addr or (manager.addr.rpartition(":")[0] if manager else ""),
         engine=description.engine.engine_version,
         platform="/".join(part for part in (description.platform.os, description.platform.architecture) if part),
@@ -172,16 +178,19 @@ def node_row(node: Node, tasks: Iterable[Task]) -> NodeRow:
         message=node.status.message,
         created=moment(node.created_at),
         updated=moment(node.updated_at),
+        log_role=member.role if member is not None and member.role != "manager" else "",
+        log_index=member.index if member is not None else -1,
+        log_lag=member.lag if member is not None else -1,
     )
 
 
-def _node_state(node: Node) -> tuple[str, Glyph]:
+def _node_state(node: Node, reachability: str) -> tuple[str, Glyph]:
     state = node.status.state
     if state == "down":
         return "down", Glyph.FAILED
     if state != "ready":
         return state, Glyph.WARNING
-    if node.manager_status is not None and node.manager_status.reachability == "unreachable":
+    if reachability == "unreachable":
         return "unreachable", Glyph.WARNING
     if node.spec.availability == "drain":
         return "drained", Glyph.PENDING

@@ -50,6 +50,12 @@ class NodeRow:
     """The engine's or the cluster's word on a state that is not ready."""
     created: int
     updated: int
+    log_role: str = ""
+    """Of a manager: leader, follower, candidate or learner; "" where nobody says."""
+    log_index: int = -1
+    """Of a manager: the last entry of the log that is known to be there; -1: not known."""
+    log_lag: int = -1
+    """Of a manager: entries that it lacks; -1: not known."""
 
 
 @dataclass(frozen=True, slots=True)

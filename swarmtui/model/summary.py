@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from swarmtui.model.managers import ManagerGroup
+
 
 class ConnectionState(StrEnum):
     """Where the connection to the cluster is."""
@@ -40,6 +42,8 @@ class ConnectionStatus:
     """The last ping's round trip; None before the first and while it is lost."""
     stale_since: int | None = None
     """Wall clock (nanoseconds) since when the picture has not been fed; None while it is."""
+    node: str = ""
+    """Hostname of the node that is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class ClusterSummary:
     """The context's name."""
     leader: str = ""
     """Hostname of the leading manager, "" when there is none."""
+    group: ManagerGroup | None = None
+    """The managers; None until they are known."""
     managers_reachable: int = 0
     managers: int = 0
     nodes_ready: int = 0

@@ -14,8 +14,10 @@ from typing import Any
 
 import msgspec
 
+from swarmtui.docker_api.address import EngineAddress, socket_address
 from swarmtui.docker_api.answers import Created
 from swarmtui.docker_api.errors import ApiError, ConnectionFailed, NotFound, OutOfSequence
+from swarmtui.docker_api.managers import Managers, read_managers
 from swarmtui.docker_api.types import Info, Node, Service, Task
 from swarmtui.docker_api.watch import TABLES, WatchLine
 from swarmtui.playground.session import PlaygroundError
@@ -45,6 +47,8 @@ class FakeCluster:
         self.log_waiters: list[asyncio.Queue[tuple[str, float, str]]] = []
         self.lost = ""
         self.converges = True
+        self.managers: dict[str, Any] | None = None
+        """What `/swarmtui/v1/managers` answers; None: there is no such route."""
         self.explanations: dict[str, Any] = {}
         self._tasks_made = 0
 
@@ -205,9 +209,14 @@ class FakeStream:
 class FakeClient:
     """What the console calls of `EngineClient`."""
 
+    several = False
+    stale = False
+    address: EngineAddress = socket_address("/run/swarmtui/docker.sock")
+
     def __init__(self, cluster: FakeCluster) -> None:
         self.cluster = cluster
         self.calls: list[str] = []
+        self.node = "node1"
 
     async def __aenter__(self) -> FakeClient:
         return self
@@ -227,7 +236,7 @@ class FakeClient:
         self._there()
         return msgspec.convert(
             {
-                "Name": "node1",
+                "Name": self.node,
                 "Swarm": {
                     "NodeID": identity("node", 1),
                     "LocalNodeState": "active",
@@ -243,6 +252,18 @@ class FakeClient:
 
     def forget(self) -> None:
         pass
+
+    def move_on(self) -> bool:
+        return False
+
+    def served(self) -> None:
+        pass
+
+    async def managers(self) -> Managers:
+        self._there()
+        if self.cluster.managers is None:
+            raise NotFound("page not found")
+        return read_managers(self.cluster.managers)
 
     async def watch(self, since: int | None = None) -> AsyncIterator[list[WatchLine]]:
         self._there()
