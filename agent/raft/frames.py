@@ -9,11 +9,13 @@ the file ends before, or one with a sector of zeros in it (a file grown by a wri
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from agent.raft.interface import Sealer
 
@@ -56,6 +58,45 @@ class Frame:
     end: int
 
 
+class Content(Protocol):
+    """The bytes of a file."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice) -> bytes: ...
+
+
+class OpenFile:
+    """A file's bytes, read where they are asked for; a file that was opened can be read after its removal."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._size = os.fstat(self._fd).st_size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self._size)
+        pieces, at = [], start
+        while at < stop:
+            piece = os.pread(self._fd, stop - at, at)
+            if not piece:
+                break
+            pieces.append(piece)
+            at += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def close(self) -> None:
+        """Read no more."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def file_header(magic: bytes) -> bytes:
     """The first bytes of a file."""
     return _FILE.pack(magic, FORMAT)
@@ -70,12 +111,16 @@ def encode_frame(sequence: int, payload: bytes, sealer: Sealer) -> bytes:
 
 def read_frames(path: Path, magic: bytes, sealer: Sealer) -> Iterator[Frame]:
     """The frames of a file up to a torn one, if the file ends in one; `DamagedFile` for any other damage."""
-    data = path.read_bytes()
+    return frames_in(path, path.read_bytes(), magic, sealer)
+
+
+def frames_in(path: Path, data: Content, magic: bytes, sealer: Sealer) -> Iterator[Frame]:
+    """The same for the content of the file at `path`."""
     if len(data) < HEADER_SIZE:
-        if file_header(magic).startswith(data):
+        if file_header(magic).startswith(data[:HEADER_SIZE]):
             return
         raise DamagedFile(path, 0, "the file does not begin as it should")
-    found, version = _FILE.unpack_from(data)
+    found, version = _FILE.unpack(data[:HEADER_SIZE])
     if found != magic:
         raise DamagedFile(path, 0, "the file does not begin as it should")
     if version > FORMAT:
@@ -91,13 +136,13 @@ def read_frames(path: Path, magic: bytes, sealer: Sealer) -> Iterator[Frame]:
         offset = frame.end
 
 
-def _read_frame(path: Path, data: bytes, offset: int, sealer: Sealer) -> Frame | None:
+def _read_frame(path: Path, data: Content, offset: int, sealer: Sealer) -> Frame | None:
     start = offset + _HEAD.size + _CRC.size
     if start > len(data):
         return None
-    head = data[offset : offset + _HEAD.size]
+    head, check = data[offset : offset + _HEAD.size], data[offset + _HEAD.size : start]
     length, sequence = _HEAD.unpack(head)
-    if _CRC.unpack_from(data, offset + _HEAD.size)[0] != zlib.crc32(head):
+    if _CRC.unpack(check)[0] != zlib.crc32(head):
         if not any(data[offset:]):
             return None
         raise DamagedFile(path, offset, "the checksum of a frame's header does not match")
@@ -107,7 +152,7 @@ def _read_frame(path: Path, data: bytes, offset: int, sealer: Sealer) -> Frame |
     if end > len(data):
         return None
     sealed = data[start : start + length]
-    if _CRC.unpack_from(data, start + length)[0] != zlib.crc32(sealed):
+    if _CRC.unpack(data[start + length : end])[0] != zlib.crc32(sealed):
         if end == len(data) and _has_empty_sector(data, offset, end):
             return None
         raise DamagedFile(path, offset, "the checksum of a frame does not match")
@@ -117,7 +162,7 @@ def _read_frame(path: Path, data: bytes, offset: int, sealer: Sealer) -> Frame |
         raise DamagedFile(path, offset, f"a frame cannot be decrypted ({error})") from None
 
 
-def _has_empty_sector(data: bytes, start: int, end: int) -> bool:
+def _has_empty_sector(data: Content, start: int, end: int) -> bool:
     """True when a whole sector inside the frame, or its part of the last one, is zeros: its data never came."""
     position = start
     while position < end:

@@ -44,6 +44,11 @@ class StateMachine(Protocol):
 class Consensus(Protocol):
     """An agreed, durable order of entries."""
 
+    @property
+    def leading(self) -> bool:
+        """Whether entries may be proposed here now: a leader that has applied all that was committed before its term."""
+        ...
+
     def propose(self, data: bytes) -> asyncio.Future[int]:
         """Ask for an entry; the future holds its index once it is durable, committed and applied here.
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from agent.raft.folder import FolderInUse
 from agent.raft.interface import NotLeader, OutcomeUnknown, Sealer, StateMachine
 from agent.raft.log import DurableLog, LogFull, Record, RecordKind
 from agent.raft.snapshots import SnapshotWriter, newest_snapshot, read_snapshot
@@ -28,10 +29,6 @@ MAX_BATCH = 2 * 1024 * 1024
 """Bytes of entries made durable with one fdatasync."""
 
 _REPLAY_SLICE = 1000
-
-
-class FolderInUse(Exception):
-    """Another agent runs on this data folder."""
 
 
 @dataclass(slots=True)
@@ -105,6 +102,11 @@ class SingleMember:
         if self._snapshotting is not None:
             await asyncio.gather(self._snapshotting, return_exceptions=True)
         self._release()
+
+    @property
+    def leading(self) -> bool:
+        """See `Consensus`."""
+        return not self._stopping and self._broken is None
 
     def propose(self, data: bytes) -> asyncio.Future[int]:
         """See `Consensus`. Fails with `NotLeader` once the member stops or its disk cannot be trusted."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.raft.frames import SNAPSHOT_MAGIC, DamagedFile, encode_frame, file_header, read_frames
+from agent.raft.frames import SNAPSHOT_MAGIC, DamagedFile, OpenFile, encode_frame, file_header, frames_in
 from agent.raft.interface import Sealer
 from agent.raft.log import sync_folder
 
@@ -49,11 +49,18 @@ class SnapshotEnd:
 
 
 def read_snapshot(info: SnapshotInfo, sealer: Sealer) -> Generator[bytes, None, SnapshotEnd]:
-    """The chunks of a snapshot, and what it says of itself as the generator's value; `DamagedFile` when it is not whole."""
+    """The chunks of a snapshot, and what it says of itself as the generator's value; `DamagedFile` when it is not whole.
+
+    The file is opened at once: it may be removed from then on.
+    """
+    return _read(info, OpenFile(info.path), sealer)
+
+
+def _read(info: SnapshotInfo, content: OpenFile, sealer: Sealer) -> Generator[bytes, None, SnapshotEnd]:
     chunks = 0
     pending: bytes | None = None
     end = 0
-    for frame in read_frames(info.path, SNAPSHOT_MAGIC, sealer):
+    for frame in frames_in(info.path, content, SNAPSHOT_MAGIC, sealer):
         if pending is not None:
             yield pending
             chunks += 1

@@ -14,14 +14,36 @@ from agent.raft.core.ready import Ready
 from agent.raft.core.recovery import Recovered, recover
 from agent.raft.interface import Sealer
 from agent.raft.log import DurableLog, Record, RecordKind
-from agent.raft.snapshots import SnapshotWriter, newest_snapshot, read_snapshot
+from agent.raft.snapshots import SnapshotEnd, SnapshotInfo, SnapshotWriter, newest_snapshot, read_snapshot
 
-_KINDS = {
+_KINDS: dict[int, RecordKind] = {
     EntryKind.COMMAND: RecordKind.ENTRY,
     EntryKind.MEMBERSHIP: RecordKind.MEMBERSHIP,
     EntryKind.TERM_START: RecordKind.TERM_START,
 }
 _ENTRY_KINDS: dict[int, EntryKind] = {record: entry for entry, record in _KINDS.items()}
+
+
+class SnapshotStream(Iterator[bytes]):
+    """The chunks of a snapshot whose file is open: it may be removed meanwhile. Reading raises `DamagedFile`."""
+
+    def __init__(self, info: SnapshotInfo, sealer: Sealer) -> None:
+        self.index = info.index
+        self.end: SnapshotEnd | None = None
+        """What the snapshot says of itself, once the last chunk was taken."""
+        self._chunks = read_snapshot(info, sealer)
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._chunks)
+        except StopIteration as stop:
+            if self.end is None:
+                self.end = stop.value
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """Read no more."""
+        self._chunks.close()
 
 
 class MemberStorage:
@@ -39,25 +61,29 @@ class MemberStorage:
         `first` is the membership of a folder that says nothing of one: a new member's, or that of a group of one.
         Raises `DamagedFile`, and `BrokenInvariant` when entries between snapshot and log are missing.
         """
+        snapshot = self.newest()
+        if snapshot is None:
+            return self.replay(None, first)
+        take(snapshot)
+        return self.replay(snapshot, first)
+
+    def newest(self) -> SnapshotStream | None:
+        """The newest snapshot; what a crash left of others is removed."""
         for leftover in self._folder.glob("snapshot-*.tmp"):
             leftover.unlink()
-        snapshot = SnapshotMeta(0, 0, first)
         info = newest_snapshot(self._folder)
-        if info is not None:
-            end = None
+        return None if info is None else SnapshotStream(info, self._sealer)
 
-            def chunks() -> Iterator[bytes]:
-                nonlocal end
-                end = yield from read_snapshot(info, self._sealer)
-
-            stream = chunks()
-            take(stream)
+    def replay(self, taken: SnapshotStream | None, first: Membership) -> Recovered:
+        """The second half of `recover`: the log over the snapshot that was taken, whose rest is read to its end."""
+        snapshot = SnapshotMeta(0, 0, first)
+        if taken is not None:
             # To the end, or damage behind what was taken would go unseen.
-            for _ in stream:
+            for _ in taken:
                 pass
-            assert end is not None
-            membership = decode_membership(end.membership) if end.membership else first
-            snapshot = SnapshotMeta(info.index, end.term, membership)
+            assert taken.end is not None
+            membership = decode_membership(taken.end.membership) if taken.end.membership else first
+            snapshot = SnapshotMeta(taken.index, taken.end.term, membership)
         records: list[Entry | HardState] = []
         for record in self._log.replay():
             if record.kind == RecordKind.RESET:
@@ -73,24 +99,31 @@ class MemberStorage:
 
         Raises `LogFull` when the disk took nothing; after any other OSError the member must stop.
         """
-        if ready.hard_state is not None:
-            self._hard_state = ready.hard_state
-        if ready.snapshot is not None:
-            self._log.reset(ready.snapshot.index, _hard_state_record(self._hard_state))
-        if not ready.must_sync:
-            return
-        records = [_hard_state_record(ready.hard_state)] if ready.hard_state is not None else []
-        records += [
-            Record(_KINDS[EntryKind(entry.kind)], entry.term, entry.index, entry.data) for entry in ready.entries
-        ]
+        self.write_all((ready,))
+
+    def write_all(self, rounds: Iterable[Ready]) -> None:
+        """`write` for several, in order, with one fdatasync. After `LogFull` the same may be written again."""
+        records: list[Record] = []
+        for ready in rounds:
+            if ready.hard_state is not None:
+                self._hard_state = ready.hard_state
+            if ready.snapshot is not None:
+                if records:
+                    self._log.append(records)
+                    records = []
+                self._log.reset(ready.snapshot.index, _hard_state_record(self._hard_state))
+            if not ready.must_sync:
+                continue
+            if ready.hard_state is not None:
+                records.append(_hard_state_record(ready.hard_state))
+            for entry in ready.entries:
+                records.append(Record(_KINDS[entry.kind], entry.term, entry.index, entry.data))
         if records:
             self._log.append(records)
 
     def save(self, snapshot: SnapshotMeta, chunks: Iterable[bytes]) -> None:
         """Make a snapshot durable: of the own state, or one that a leader streamed."""
-        writer = SnapshotWriter(
-            self._folder, snapshot.index, snapshot.term, self._sealer, encode_membership(snapshot.membership)
-        )
+        writer = self.begin(snapshot)
         try:
             for chunk in chunks:
                 writer.add(chunk)
@@ -99,17 +132,26 @@ class MemberStorage:
             writer.abandon()
             raise
 
+    def begin(self, snapshot: SnapshotMeta) -> SnapshotWriter:
+        """Write a snapshot chunk by chunk; it counts once it is finished. May be used beside `write`."""
+        return SnapshotWriter(
+            self._folder, snapshot.index, snapshot.term, self._sealer, encode_membership(snapshot.membership)
+        )
+
     def compact(self, index: int) -> None:
         """Drop segments that a durable snapshot covers up to `index`."""
         self._log.rotate(_hard_state_record(self._hard_state))
         self._log.compact(index)
 
-    def read(self, snapshot: SnapshotMeta) -> Iterator[bytes]:
+    def read(self, snapshot: SnapshotMeta) -> SnapshotStream:
         """The chunks of the newest snapshot, to stream it; ValueError when it is another one by now."""
         info = newest_snapshot(self._folder)
         if info is None or info.index != snapshot.index:
             raise ValueError(f"the snapshot at {snapshot.index} is not there any more")
-        return read_snapshot(info, self._sealer)
+        try:
+            return SnapshotStream(info, self._sealer)
+        except FileNotFoundError:
+            raise ValueError(f"the snapshot at {snapshot.index} is not there any more") from None
 
     def close(self) -> None:
         """Close the log."""

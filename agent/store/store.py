@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from agent.api_types.identity import IdSource, new_id
 from agent.api_types.times import Clock, now_ns
-from agent.raft.interface import Consensus
+from agent.raft.interface import Consensus, NotLeader
 from agent.store.entries import decode_entry, decode_objects, encode_entry, encode_objects, entry_nonce
 from agent.store.tables import Tables, stamp
 from agent.store.transactions import Change, Overlay, ReadTx, WriteTx
@@ -24,6 +24,10 @@ R = TypeVar("R")
 
 SNAPSHOT_CHUNK = 1000
 """Objects in a chunk of a snapshot; the loop breathes between two."""
+
+
+class BrokenOrder(Exception):
+    """The log applies this store's transactions in another order than they were made in."""
 
 
 class Store:
@@ -64,10 +68,13 @@ class Store:
         """Run `fn`, write its changes as one entry, return its index once it is applied; what `fn` returns is dropped.
 
         What `fn` raises is raised and nothing is written. A transaction without a change writes nothing and returns the
-        index of now. Being cancelled while it waits does not take the entry back.
+        index of now. Being cancelled while it waits does not take the entry back. Raises `NotLeader` before `fn` runs
+        where this member does not lead.
         """
         if self._consensus is None:
             raise RuntimeError("the store has no log yet")
+        if not self._consensus.leading:
+            raise NotLeader("this manager does not lead; nothing was changed")
         tx = WriteTx(self._tables, self._pending, self._clock, self._ids)
         fn(tx)
         changes = tx.changes
@@ -97,6 +104,9 @@ class Store:
 
     def apply(self, index: int, data: bytes) -> None:
         nonce = entry_nonce(data)
+        if nonce in self._proposed and nonce != next(iter(self._proposed)):
+            # It ran on the state that one before it would have left, and that one is not in the log.
+            raise BrokenOrder(f"entry {index} was made after a transaction that is neither applied nor refused")
         changes = self._proposed.pop(nonce, None)
         if changes is None:
             changes = decode_entry(data)
@@ -146,6 +156,10 @@ class _MemoryConsensus:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._index = 0
+
+    @property
+    def leading(self) -> bool:
+        return True
 
     def propose(self, data: bytes) -> asyncio.Future[int]:
         loop = asyncio.get_running_loop()

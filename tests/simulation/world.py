@@ -405,6 +405,8 @@ def _delay_commits(store: Store, loop: asyncio.AbstractEventLoop, latency: float
             future.set_result(index)
 
     class Slow:
+        leading = True
+
         def propose(self, data: bytes) -> asyncio.Future[int]:
             future: asyncio.Future[int] = loop.create_future()
             proposed.append((next(order), data, future))
