@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from agent.api_types.node import Node, NodeAvailability, NodeState
+from agent.api_types.restart_policy import policy_of
 from agent.api_types.task import RestartCondition, Task, TaskState
 from agent.api_types.times import SECOND, parse_time
-from agent.manager.restart import Cause, may_restart, policy_of
+from agent.manager.restart import Cause, may_restart
 from agent.manager.scheduler.filters import Pipeline
 from agent.manager.scheduler.node_info import NodeInfo
 from agent.manager.slots import (

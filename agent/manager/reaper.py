@@ -9,12 +9,12 @@ from typing import ClassVar
 import msgspec
 
 from agent.api_types.node import Node
+from agent.api_types.restart_policy import policy_of
 from agent.api_types.service import Service
 from agent.api_types.swarm import Cluster
 from agent.api_types.task import Task, TaskState
 from agent.api_types.times import Clock
 from agent.manager.control_loop import BATCH, SLICE, ControlLoop, sliced
-from agent.manager.restart import policy_of
 from agent.manager.slots import Slot, SlotKey, ended, ended_by_itself, read_slot, slot_key, wanted
 from agent.store.store import Store
 from agent.store.transactions import ReadTx, WriteTx

@@ -12,14 +12,14 @@ counts for nothing; Docker waits the delay out for a lost node.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import ClassVar
 
 import msgspec
 
 from agent.api_types.node import Node
-from agent.api_types.task import RestartCondition, RestartPolicy, Task, TaskSpec, TaskState
+from agent.api_types.restart_policy import policy_of
+from agent.api_types.task import RestartCondition, Task, TaskState
 from agent.api_types.times import MILLISECOND, SECOND, Clock, format_time, parse_time
 from agent.manager.control_loop import BATCH, ControlLoop, earliest, sliced
 from agent.manager.slots import (
@@ -38,39 +38,8 @@ from agent.store.store import Store
 from agent.store.transactions import ReadTx, WriteTx
 from agent.store.watching import Commit, EventKind
 
-DEFAULT_DELAY = 5 * SECOND
 OLD_TASK_TIMEOUT = 60 * SECOND
 """How long a replacement waits for the task before it to stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """A restart policy with the defaults filled in: durations in nanoseconds, 0 attempts and window for no bound."""
-
-    condition: RestartCondition = RestartCondition.ANY
-    delay: int = DEFAULT_DELAY
-    max_attempts: int = 0
-    window: int = 0
-
-
-def policy_of(spec: TaskSpec) -> Policy:
-    """The policy of a task; an unknown condition (an older API let it in) counts as any."""
-    given = spec.restart_policy
-    if given is None:
-        return Policy()
-    return Policy(
-        condition=_condition(given),
-        delay=DEFAULT_DELAY if given.delay is None else given.delay,
-        max_attempts=given.max_attempts or 0,
-        window=given.window or 0,
-    )
-
-
-def _condition(policy: RestartPolicy) -> RestartCondition:
-    try:
-        return RestartCondition(policy.condition)
-    except ValueError:
-        return RestartCondition.ANY
 
 
 class Cause(Enum):
