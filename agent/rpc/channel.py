@@ -73,10 +73,11 @@ class Channel(asyncio.BufferedProtocol):
         self._handshake: asyncio.Future[None] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._first: asyncio.Future[None] = self._loop.create_future()
+        self._drained: asyncio.Future[None] | None = None
         self._early: list[Frame] = []
         self._pending: list[bytes] = []
         self._pending_size = 0
-        self._flush_due = False
+        self._flush_due: asyncio.Handle | None = None
         self._began = False
         self._stopping = False
         self._ending = False
@@ -87,6 +88,8 @@ class Channel(asyncio.BufferedProtocol):
         self.paused = False
         """Whether senders should wait for `on_writable`."""
         self.failure: RpcError | None = None
+        self.detached = False
+        """Whether it left the loop that made it: whoever did that owns it."""
         self.address = "an unknown address"
         """The other end, `host:port`."""
         self.local_address = "an unknown address"
@@ -97,6 +100,46 @@ class Channel(asyncio.BufferedProtocol):
     def established(self) -> bool:
         """Whether the TLS handshake is done."""
         return self._session.established
+
+    async def detach(self) -> socket.socket:
+        """Leave this loop: everything queued is sent first, and nothing that arrives is lost.
+
+        Only between `first_frame` and `read_with`. The socket that is returned is the caller's, to `attach` on another
+        loop or to close. Raises why the channel ended before.
+        """
+        self._flush()
+        while self._transport is not None and not self._ending and self._transport.get_write_buffer_size():
+            self._drained = self._loop.create_future()
+            # With these limits the transport says when it is empty.
+            self._transport.set_write_buffer_limits(0, 0)
+            await self._drained
+        if self._transport is None or self._ending:
+            raise self.failure or Unreachable(f"{self.address} is not connected")
+        # A descriptor of its own: the old one is closed by the transport.
+        connected: socket.socket = self._transport.get_extra_info("socket").dup()
+        self._cancel_timer()
+        if self._flush_due is not None:
+            # It belongs to this loop.
+            self._flush_due.cancel()
+            self._flush_due = None
+        self._transport.pause_reading()
+        self._transport.set_protocol(asyncio.Protocol())
+        self._transport.abort()
+        self._transport = None
+        self._pace = None
+        self.detached = True
+        return connected
+
+    async def attach(self, connected: socket.socket) -> None:
+        """Go on, on the running loop, where `detach` left off. Closes the socket when it cannot."""
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._handshake, self._closed, self._first = (loop.create_future() for _ in range(3))
+        self._handshake.set_result(None)
+        if self._early:
+            self._first.set_result(None)
+        self._drained = None
+        await attach_socket(loop, connected, self)
 
     def give_up_after(self, seconds: float) -> None:
         """Take the other side for dead once sent bytes are not acknowledged for so long (ACKNOWLEDGE at first)."""
@@ -148,9 +191,8 @@ class Channel(asyncio.BufferedProtocol):
         self._pending_size += len(frame)
         if self._pending_size >= FLUSH_SIZE:
             self._flush()
-        elif not self._flush_due:
-            self._flush_due = True
-            self._loop.call_soon(self._flush_at_end_of_turn)
+        elif self._flush_due is None:
+            self._flush_due = self._loop.call_soon(self._flush_at_end_of_turn)
 
     def end(self, failure: RpcError, kind: FrameType | None = None, text: str = "") -> None:
         """Send the last words, then close. The other side has LINGER seconds to read them."""
@@ -226,6 +268,7 @@ class Channel(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.paused = False
+        _wake(self._drained)
         if not self._ending:
             self._cancel_timer()
             if self.on_writable is not None:
@@ -292,7 +335,7 @@ class Channel(asyncio.BufferedProtocol):
     # -- writing
 
     def _flush_at_end_of_turn(self) -> None:
-        self._flush_due = False
+        self._flush_due = None
         if not self._ending:
             self._flush()
 
@@ -354,6 +397,7 @@ class Channel(asyncio.BufferedProtocol):
         if self.failure is not None:
             return
         self.failure = failure
+        _wake(self._drained)
         for waiting in (self._handshake, self._first):
             if not waiting.done():
                 waiting.set_exception(failure)
@@ -379,6 +423,21 @@ class Channel(asyncio.BufferedProtocol):
         if error is None or isinstance(error, ConnectionResetError | BrokenPipeError):
             return Unreachable(f"{self.address} broke off the connection: did its agent end?")
         return Unreachable(f"the connection to {self.address} broke: {error}")
+
+
+def _wake(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)
+
+
+async def attach_socket(loop: asyncio.AbstractEventLoop, connected: socket.socket, channel: Channel) -> None:
+    """Let `channel` read and write `connected`, which is closed with it (or now, when that cannot be)."""
+    try:
+        connected.setblocking(False)
+        await loop.connect_accepted_socket(lambda: channel, connected)
+    except BaseException:
+        connected.close()
+        raise
 
 
 def keep_alive(sock: socket.socket) -> None:

@@ -39,11 +39,14 @@ async def dial(
     source: str | None = None,
     clock: Clock = now_ns,
     timeout: float = 10.0,
+    host_timeout: float | None = None,
 ) -> Connection:
     """Connect to the listener at `address` (`host:port`). Raises Unreachable or Refused.
 
     `expect_role` and `expect_node` refuse a peer that is another: a session wants a manager. `source` is the local
     address to connect from. `timeout` in seconds, for all of it. `handlers` answer what the other side opens.
+    `host_timeout`, in seconds, is for the other host alone, be the agent on it as busy as it may: to take the connection,
+    and from then on (`Connection.give_up_after`) to acknowledge what is sent.
     """
     return await _dial(
         address,
@@ -56,6 +59,7 @@ async def dial(
         source=source,
         clock=clock,
         timeout=timeout,
+        host_timeout=host_timeout,
     )
 
 
@@ -133,6 +137,7 @@ async def _dial(
     source: str | None,
     clock: Clock,
     timeout: float,
+    host_timeout: float | None = None,
 ) -> Connection:
     try:
         host, port = split_address(address)
@@ -141,7 +146,7 @@ async def _dial(
     channel = Channel(context, server_side=False)
     try:
         async with asyncio.timeout(timeout):
-            await _connect(channel, address, host, port, source)
+            await _connect(channel, address, host, port, source, host_timeout)
             await channel.handshake()
             peer = await greet_as_client(
                 channel, identity, purpose, clock=clock, expect_node=expect_node, expect_role=expect_role
@@ -176,15 +181,20 @@ async def _dial(
     return connection
 
 
-async def _connect(channel: Channel, address: str, host: str, port: int, source: str | None) -> None:
+async def _connect(
+    channel: Channel, address: str, host: str, port: int, source: str | None, host_timeout: float | None
+) -> None:
     loop = asyncio.get_running_loop()
     try:
-        await loop.create_connection(lambda: channel, host, port, local_addr=(source, 0) if source else None)
+        async with asyncio.timeout(host_timeout):
+            await loop.create_connection(lambda: channel, host, port, local_addr=(source, 0) if source else None)
     except TimeoutError:
-        # The kernel's own, of the same class as that of asyncio.timeout.
+        # The kernel's own is of the same class as that of asyncio.timeout.
         raise Unreachable(f"cannot connect to {address}: no answer; is the host up, and the port open?") from None
     except OSError as error:
         raise Unreachable(f"cannot connect to {address}: {kernel_words(error)}; is the agent running there?") from None
+    if host_timeout is not None:
+        channel.give_up_after(host_timeout)
 
 
 @asynccontextmanager

@@ -97,6 +97,11 @@ class Connection:
         """As `close`, when the other side did something wrong: its log shows a warning."""
         self._end(reason, ConnectionLost(reason), FrameType.REFUSE)
 
+    def abort(self, reason: str) -> None:
+        """As `close`, at once and without a word: for a peer that does not listen."""
+        self._channel.abort(ConnectionLost(reason))
+        self._end(reason, None, None)
+
     async def wait_closed(self) -> str:
         """Wait until the connection has ended, whoever ended it; returns why. Handlers may still run."""
         reason = await asyncio.shield(self._ended)

@@ -54,7 +54,11 @@ async def greet_as_client(
 
 
 async def greet_as_server(
-    channel: Channel, identity: NodeIdentity, *, clock: Clock, accept: Callable[[Peer], str | None] | None
+    channel: Channel,
+    identity: NodeIdentity,
+    *,
+    clock: Clock,
+    accept: Callable[[Peer, Purpose], str | None] | None = None,
 ) -> tuple[Peer, Purpose]:
     """Hear a hello, decide, answer it. Raises as `greet_as_client`; a client without a certificate has no role."""
     frame = await channel.first_frame()
@@ -72,7 +76,7 @@ async def greet_as_server(
         peer = Peer("", None, channel.address, difference)
     else:
         peer = Peer(certificate.node_id, certificate.role, channel.address, difference)
-        text = accept(peer) if accept is not None else None
+        text = accept(peer, purpose) if accept is not None else None
         if text is not None:
             raise _refuse(channel, text)
     channel.put(0, FrameType.HELLO, encode_hello(Hello(PROTOCOL, identity.node_id, clock(), purpose)))

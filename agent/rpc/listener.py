@@ -10,17 +10,19 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from agent.api_types.node import NodeRole
 from agent.api_types.times import Clock, now_ns
 from agent.pki.identity import NodeIdentity
 from agent.rpc.addresses import socket_address, split_address
 from agent.rpc.admission import JoinService, joining_handlers
-from agent.rpc.channel import Channel
+from agent.rpc.channel import Channel, attach_socket
 from agent.rpc.connection import MAX_STREAMS, Connection, Handler
 from agent.rpc.errors import ListenFailed, Refused, RpcError, Unreachable, kernel_words
 from agent.rpc.frames import FrameType
 from agent.rpc.greeting import greet_as_server
+from agent.rpc.handover import Handover
 from agent.rpc.pace import Pace
-from agent.rpc.peer import Peer
+from agent.rpc.peer import Peer, Purpose
 from agent.rpc.stream import MAX_MESSAGE, MAX_MESSAGE_OF_STRANGER
 from agent.rpc.tls import server_context
 
@@ -53,7 +55,9 @@ class Listener:
     `identity` is asked for each new handshake, so a renewed certificate is used at once. `handlers` is looked up live.
     `join` may be None (a worker: `join` and `ca` are answered with a text) and may be set later. `accept` may refuse an
     authenticated peer with a text that reaches it (a removed node). `on_connection` is told of every authenticated
-    connection before its first message is handled. Leaving the `async with` closes all connections.
+    connection before its first message is handled. `on_raft` takes over the connections that managers made for the group's
+    own messages, as soon as they are known (`RaftTransport.adopt`); without it they are refused. It may be set later.
+    Leaving the `async with` closes all connections but those.
     """
 
     def __init__(
@@ -65,11 +69,14 @@ class Listener:
         join: JoinService | None = None,
         accept: Callable[[Peer], str | None] | None = None,
         on_connection: Callable[[Connection], None] | None = None,
+        on_raft: Callable[[Handover], None] | None = None,
         clock: Clock = now_ns,
         limits: Limits | None = None,
     ) -> None:
         self.join = join
         """Who admits new nodes; None while this node is no manager."""
+        self.on_raft = on_raft
+        """Who takes connections of other managers' groups; None while this node is no member of one."""
         self._wanted = split_address(address)
         self._identity = identity
         self._handlers = handlers
@@ -211,26 +218,36 @@ class Listener:
     async def _serve(self, accepted: socket.socket, channel: Channel, identity: NodeIdentity) -> None:
         """The life of one connection. Whatever happens here, the listener goes on."""
         try:
-            connection = await self._greet(accepted, channel, identity)
-            if connection is not None:
-                await self._keep(connection, channel)
+            greeting = await self._greet(accepted, channel, identity)
+            if greeting is None:
+                return
+            peer, purpose = greeting
+            if purpose is Purpose.RAFT:
+                await self._hand_over(channel, peer, identity)
+            else:
+                await self._keep(self._connection(channel, peer, purpose, identity), channel)
+        except (RpcError, TimeoutError) as error:
+            logger.warning("lost %s while it was handed over: %s", channel.address, error)
         except asyncio.CancelledError:
             raise
         except Exception:
             # A mistake of ours (or of a callback) in one connection must not end the others; the trace says where.
             logger.exception("serving %s failed", channel.address)
         finally:
-            channel.abort(Unreachable("the listener is done with it"))
+            if not channel.detached:
+                channel.abort(Unreachable("the listener is done with it"))
             self._left(channel)
 
-    async def _greet(self, accepted: socket.socket, channel: Channel, identity: NodeIdentity) -> Connection | None:
+    async def _greet(
+        self, accepted: socket.socket, channel: Channel, identity: NodeIdentity
+    ) -> tuple[Peer, Purpose] | None:
         """Handshake and hello; None (and a line in the log) when the other side is not let in."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._limits.handshake):
-                await _attach(loop, accepted, channel)
+                await attach_socket(loop, accepted, channel)
                 await channel.handshake()
-                peer, purpose = await greet_as_server(channel, identity, clock=self._clock, accept=self._accept_peer)
+                return await greet_as_server(channel, identity, clock=self._clock, accept=self._objection)
         except TimeoutError:
             text = f"no hello within {self._limits.handshake:g} s"
             logger.warning("refused %s: %s", channel.address, text)
@@ -248,6 +265,30 @@ class Listener:
         except OSError as error:
             logger.warning("lost %s before its handshake: %s", channel.address, error)
             return None
+
+    def _objection(self, peer: Peer, purpose: Purpose) -> str | None:
+        """Why an authenticated peer is not let in, or None."""
+        if purpose is Purpose.RAFT:
+            node_id = self._identity().node_id
+            if peer.role is not NodeRole.MANAGER:
+                return f"node {peer.node_id} is a {peer.role}, and only managers talk to the group of managers"
+            if self.on_raft is None:
+                return f"node {node_id} is no member of the group of managers (or not yet)"
+            if peer.node_id == node_id:
+                return f"node {node_id} was reached by itself: one of its addresses is wrong, or it was copied"
+        return self._accept_peer(peer) if self._accept_peer is not None else None
+
+    async def _hand_over(self, channel: Channel, peer: Peer, identity: NodeIdentity) -> None:
+        """Give the connection away; nothing of it stays on this loop."""
+        async with asyncio.timeout(self._limits.handshake):
+            connected = await channel.detach()
+        handover = Handover(channel, connected, peer, identity.node_id)
+        if self.on_raft is None:
+            handover.close()
+        else:
+            self.on_raft(handover)
+
+    def _connection(self, channel: Channel, peer: Peer, purpose: Purpose, identity: NodeIdentity) -> Connection:
         handlers = self._handlers if peer.role else joining_handlers(self._identity, lambda: self.join)
         return Connection(
             channel,
@@ -284,13 +325,3 @@ class Listener:
         finally:
             self._connections.discard(connection)
             await connection.shut("the node stops listening" if self._socket is None else "time is up")
-
-
-async def _attach(loop: asyncio.AbstractEventLoop, accepted: socket.socket, channel: Channel) -> None:
-    """Let `channel` read and write `accepted`, which is closed with it."""
-    try:
-        accepted.setblocking(False)
-        await loop.connect_accepted_socket(lambda: channel, accepted)
-    except BaseException:
-        accepted.close()
-        raise

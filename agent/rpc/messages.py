@@ -219,9 +219,12 @@ class RaftOpen(Message, frozen=True):
 
 
 class RaftBatch(Message, frozen=True):
-    """Some messages, in order; opaque here."""
+    """Some messages, in order; opaque here. With `ask` the receiver answers `RaftTaken` once it has taken them: a frozen
+    process is told by the answer that does not come.
+    """
 
     messages: list[bytes]
+    ask: bool = False
 
 
 class RaftSnapshotOpen(Message, frozen=True):
@@ -235,9 +238,7 @@ class RaftChunk(Message, frozen=True):
 
 
 class RaftTaken(Message, frozen=True):
-    """The chunk was taken (`error` is empty); the next may come."""
-
-    error: str = ""
+    """The batch that asked was taken, or the chunk: then the next may come."""
 
 
 # -- logs

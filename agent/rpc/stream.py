@@ -64,6 +64,8 @@ class Stream:
         self.number = number
         self.method = method
         """What the stream was opened for."""
+        self.taken = 0
+        """Bytes of frames that the other side's reader has taken, as far as it has said so."""
         self._max_message = max_message
         self._credit = WINDOW
         self._owed = 0
@@ -111,11 +113,7 @@ class Stream:
         Raises StreamFailed; StreamEnded when the other side reads nothing more; ValueError when it is too long.
         """
         body = _encode(message)
-        cost = HEADER.size + len(body)
-        if cost <= self._credit and not self._sending.locked() and not self._carrier.paused and len(body) <= MAX_BODY:
-            self._check_sending()
-            self._credit -= cost
-            self._carrier.put(self.number, FrameType.MESSAGE, body)
+        if self._put_now(body):
             return
         if len(body) > self._max_message:
             raise ValueError(f"a {type(message).__name__} of {len(body)} bytes; {self._max_message} are allowed")
@@ -130,6 +128,10 @@ class Stream:
             finally:
                 if begun and self._failure is None and not self._peer_done:
                     self._carrier.put(self.number, FrameType.ABANDON)
+
+    def send_now(self, message: Message) -> bool:
+        """Send a message if that needs no waiting; False when it does, or needs several frames. Raises as `send`."""
+        return self._put_now(_encode(message))
 
     async def send_bytes(self, data: bytes | bytearray | memoryview) -> None:
         """Send raw bytes of any length, for relays. Raises as `send`."""
@@ -148,6 +150,16 @@ class Stream:
     async def fail(self, text: str) -> None:
         """Break the stream off in both directions; the other side's calls raise StreamFailed(text)."""
         self.fail_now(text)
+
+    def _put_now(self, body: bytes) -> bool:
+        """Put a message into one frame, if that needs no waiting."""
+        cost = HEADER.size + len(body)
+        if len(body) > MAX_BODY or cost > self._credit or self._sending.locked() or self._carrier.paused:
+            return False
+        self._check_sending()
+        self._credit -= cost
+        self._carrier.put(self.number, FrameType.MESSAGE, body)
+        return True
 
     async def _put(self, kind: FrameType, body: bytes) -> None:
         cost = HEADER.size + len(body)
@@ -310,7 +322,9 @@ class Stream:
             self._queue.append((kind, body))
             _wake(self._arrived)
         elif kind is FrameType.CREDIT:
-            self._credit += decode_count(body)
+            granted = decode_count(body)
+            self._credit += granted
+            self.taken += granted
             if self._credit > WINDOW:
                 raise ProtocolViolation(f"more credit on stream {self.number} than was used")
             _wake(self._granted)
