@@ -42,6 +42,12 @@ class LogBroker:
     def __init__(self, store: Store, connections: Connections) -> None:
         self._store = store
         self._connections = connections
+        self._readings: set[_Reading] = set()
+
+    def close(self, reason: str) -> None:
+        """End every answer that is under way, with `reason` for what is missing: this manager leads no more."""
+        for reading in self._readings:
+            reading.end(reason)
 
     async def read(
         self, *, service_id: str = "", task_ids: Sequence[str] = (), options: LogOptions
@@ -54,6 +60,7 @@ class LogBroker:
         wanted = set(task_ids)
         reading = _Reading(self._store, self._connections, options, lambda task: _is_read(task, service_id, wanted))
         reading.begin(self._store.view(lambda tx: _tasks(tx, service_id, task_ids)))
+        self._readings.add(reading)
         try:
             while (items := await reading.next()) is not None:
                 for item in items:
@@ -61,6 +68,7 @@ class LogBroker:
             for missing in reading.missing:
                 yield missing
         finally:
+            self._readings.discard(reading)
             await reading.close()
 
 
@@ -92,6 +100,7 @@ class _Reading:
         """The time of the newest line of each task, to read on from after a node was lost."""
         self._work: set[asyncio.Task[None]] = set()
         self._streams = 0
+        self._ended = False
         self._watch: Watch | None = None
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -110,6 +119,12 @@ class _Reading:
                 self.missing.append(LogsMissing(task.id, "", f"task {task.id} has not been scheduled"))
         for node_id, group in by_node.items():
             self._read_node(node_id, [task.id for task in group], self._options.tail)
+
+    def end(self, reason: str) -> None:
+        """Say what is missing and come to an end."""
+        self.missing.append(LogsMissing("", "", reason))
+        self._ended = True
+        self._wake.set()
 
     async def close(self) -> None:
         """Let go of everything."""
@@ -148,6 +163,8 @@ class _Reading:
         return not self._options.until or record.timestamp <= self._options.until
 
     def _is_over(self, now: float) -> bool:
+        if self._ended:
+            return True
         if self._merge.waiting:
             return False
         if self._options.until and self._merge.sources and self._merge.bound(now, PATIENCE) > self._options.until:

@@ -22,6 +22,7 @@ from agent.rpc.messages import (
     Heartbeat,
     IngressTable,
     Leaving,
+    NodeUpdate,
     SessionEnd,
     SessionOpen,
     SessionReady,
@@ -64,6 +65,8 @@ class SimulatedNode:
         self.id = node_id
         self.processes: dict[str, Process] = {}
         self.table: IngressTable | None = None
+        self.update: NodeUpdate | None = None
+        """The newest that it was told of itself."""
         self.secrets: dict[str, bytes] = {}
         self.heartbeat_period: float | None = None
         """Seconds between heartbeats where the host is too slow for what it was told."""
@@ -216,6 +219,10 @@ class SimulatedNode:
                     self._apply(message)
                 case IngressTable():
                     self.table = message
+                case NodeUpdate():
+                    self.update = message
+                case Heartbeat():
+                    pass
                 case SessionEnd(removed=removed):
                     self.removed = removed
                     return

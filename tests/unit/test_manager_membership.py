@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from manager_objects import NOW
 
-from agent.api_types.errors import ApiError, InvalidArgument, Unavailable, Unimplemented
+from agent.api_types.errors import ApiError, InvalidArgument, Unavailable
 from agent.api_types.identity import new_id
 from agent.api_types.node import Node, NodeAvailability, NodeRole, NodeState
 from agent.api_types.swarm import Cluster, SwarmSpec
@@ -16,7 +16,7 @@ from agent.manager.membership import Membership
 from agent.pki.identity import NodeKey
 from agent.pki.root import RootCA
 from agent.pki.tokens import InvalidJoinToken, make_secret
-from agent.rpc.messages import JoinOpen
+from agent.rpc.messages import JoinOpen, ManagerAddress
 from agent.rpc.peer import Peer
 from agent.store.store import Store
 
@@ -31,7 +31,9 @@ async def cluster(**fields: str) -> tuple[Store, Membership]:
     given = {"ca_key": ROOT.key_pem.decode(), "worker_secret": WORKER, "manager_secret": MANAGER, **fields}
     made = Cluster(id="cluster", spec=SwarmSpec(name="default"), ca_cert=ROOT.cert_pem.decode(), **given)
     await store.update(lambda tx: tx.create(made) and None)
-    return store, Membership(store, lambda: NOW, new_id=new_id)
+    return store, Membership(
+        store, lambda: NOW, new_id=new_id, managers=lambda: [ManagerAddress("m1", "10.0.0.1:2377")]
+    )
 
 
 def request(secret: str = WORKER, **fields: str) -> JoinOpen:
@@ -50,11 +52,15 @@ async def test_the_workers_secret_admits_a_worker() -> None:
     assert b"BEGIN CERTIFICATE" in answer.certificate
 
 
-async def test_a_second_manager_is_told_that_there_can_be_none_yet() -> None:
+async def test_the_managers_secret_admits_a_manager() -> None:
     store, membership = await cluster()
-    with pytest.raises(Unimplemented, match="join as a worker"):
-        await membership.issue(request(MANAGER), STRANGER)
-    assert store.view(lambda tx: tx.count(Node)) == 0
+    answer = await membership.issue(request(MANAGER, address="10.0.0.9:2377"), STRANGER)
+    assert answer.role is NodeRole.MANAGER
+    assert answer.managers == [ManagerAddress("m1", "10.0.0.1:2377")]
+    node = store.view(lambda tx: tx.get(Node, answer.node_id))
+    assert node is not None
+    assert node.spec.role is NodeRole.MANAGER
+    assert node.manager_status is None, "it is no part of the group yet"
 
 
 async def test_a_wrong_secret_leaves_nothing_behind() -> None:

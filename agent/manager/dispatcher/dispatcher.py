@@ -8,16 +8,15 @@ gives every node full periods to come.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import msgspec
 
-from agent.api_types.errors import InvalidArgument, Unavailable
+from agent.api_types.errors import InvalidArgument
 from agent.api_types.identity import IdSource
-from agent.api_types.node import Node, NodeDescription, NodeState
+from agent.api_types.node import Node, NodeDescription, NodeRole, NodeState
 from agent.api_types.service import Service
 from agent.api_types.swarm import Cluster
 from agent.api_types.task import Task
@@ -25,12 +24,20 @@ from agent.api_types.times import SECOND, Clock
 from agent.manager.control_loop import ControlLoop
 from agent.manager.dispatcher.connections import Connections
 from agent.manager.dispatcher.ingress import answers, ingress_services, publishes
+from agent.manager.dispatcher.listeners import host_of, listener_of
 from agent.manager.dispatcher.liveness import Liveness
 from agent.manager.dispatcher.node_reports import NodeReport, NodeWriter
-from agent.manager.dispatcher.session import Session
+from agent.manager.dispatcher.node_updates import (
+    DEFAULT_PERIOD,
+    NodeUpdates,
+    cluster_id,
+    heartbeat_period,
+    heartbeat_period_of,
+)
+from agent.manager.dispatcher.session import Session, converse
+from agent.manager.group import ELSEWHERE, Group, elsewhere
 from agent.manager.status_reports import StatusWriter
 from agent.rpc.connection import Connection, Handler
-from agent.rpc.errors import RpcError
 from agent.rpc.messages import (
     Described,
     Heartbeat,
@@ -51,13 +58,13 @@ from agent.store.watching import Commit, Event, EventKind
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PERIOD = SECOND
 LEASE = 60 * SECOND
 """How long a new leader waits for a node that told the old one that it would be back."""
 
 MOST_DESCRIPTION = 256 * 1024
 """Bytes that a node may say of itself."""
 
+NO_LONGER = "this manager no longer leads the cluster"
 LEADER_CHANGED = 'Node moved to "unknown" state due to leadership change in cluster'
 LEAVING = "the agent stopped in order; its tasks stay until it is back"
 
@@ -67,8 +74,11 @@ class Dispatcher(ControlLoop):
 
     kinds: ClassVar[tuple[type, ...]] = (Node, Task, Service, Cluster)
 
-    def __init__(self, store: Store, clock: Clock, *, monotonic: Clock, new_id: IdSource) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, *, group: Group | None = None, monotonic: Clock, new_id: IdSource
+    ) -> None:
         super().__init__(store, clock)
+        self._group = group
         self._monotonic = monotonic
         self._new_id = new_id
         self._sessions: dict[str, Session] = {}
@@ -77,10 +87,14 @@ class Dispatcher(ControlLoop):
         self._liveness = Liveness(DEFAULT_PERIOD)
         self._statuses = StatusWriter(store, clock)
         self._nodes = NodeWriter(store)
+        self._updates = NodeUpdates(store, group)
         self._table: IngressTable | None = None
         self._table_is_old = False
+        self._cluster_changed = False
         self._leads = False
         self.connections = Connections()
+        self.on_manager_session: Callable[[], None] = lambda: None
+        """Told when a node has a session as a manager (see `address_of`)."""
 
     # -- for the wiring and for other rooms of the manager
 
@@ -93,8 +107,11 @@ class Dispatcher(ControlLoop):
         self.connections.add(connection)
 
     def accept(self, peer: Peer) -> str | None:
-        """Why a node with a valid certificate is not let in: it was removed. None lets it in."""
-        if self.store.view(lambda tx: tx.get(Node, peer.node_id)) is None:
+        """Why a node with a valid certificate is not let in: it was removed. None lets it in.
+
+        Only the leader says so: to a manager that is behind, a node that has just joined looks like one that was removed.
+        """
+        if self._leads and self.store.view(lambda tx: tx.get(Node, peer.node_id)) is None:
             return f"node {peer.node_id} is not part of this cluster: it was removed; leave the swarm and join again"
         return None
 
@@ -110,6 +127,21 @@ class Dispatcher(ControlLoop):
         """Whether the node has a session."""
         return node_id in self._sessions
 
+    def address_of(self, node_id: str) -> str | None:
+        """Where the listener (`host:port`) of a node is that has a session with a manager's certificate; else None."""
+        session = self._sessions.get(node_id)
+        return session.address if session is not None and session.role is NodeRole.MANAGER else None
+
+    def managers(self) -> list[ManagerAddress]:
+        """Where the managers are."""
+        return self._updates.managers()
+
+    def certificate_issued(self, node_id: str, role: NodeRole) -> None:
+        """A node was given a certificate: as a worker it may forget the managers' log from now on."""
+        session = self._sessions.get(node_id)
+        if session is not None and role is NodeRole.WORKER:
+            session.role = role
+
     @property
     def lateness(self) -> int:
         """How late this loop came to its ticks at worst in the last ten periods, in nanoseconds."""
@@ -121,6 +153,7 @@ class Dispatcher(ControlLoop):
         """Serve sessions until cancelled."""
         self._liveness = Liveness(self.store.view(heartbeat_period))
         self._statuses, self._nodes = StatusWriter(self.store, self.clock), NodeWriter(self.store)
+        self._updates.refresh()
         self._table, self._addresses = None, {}
         self._leads = True
         try:
@@ -129,11 +162,32 @@ class Dispatcher(ControlLoop):
                 group.create_task(self._nodes.run())
                 self._expect_nodes()
                 group.create_task(self._judge())
+                if self._group is not None:
+                    group.create_task(self._follow_group(self._group))
                 group.create_task(super().run())
         finally:
             self._leads = False
+            end = self._elsewhere(NO_LONGER)
             for session in self._sessions.values():
-                session.end("this manager no longer leads the cluster")
+                session.end(end)
+
+    def _elsewhere(self, reason: str) -> SessionEnd:
+        return elsewhere(None if self._group is None else self._group.status, self._monotonic(), reason)
+
+    async def _follow_group(self, group: Group) -> None:
+        """Tell the nodes when a member came, left or moved."""
+        status = group.status
+        while True:
+            self._tell_nodes()
+            members = [(member.id, member.address, member.voter) for member in status.members]
+            while [(member.id, member.address, member.voter) for member in status.members] == members:
+                status = await group.status_changed(status)
+
+    def _tell_nodes(self) -> None:
+        """Something may have changed that any node is to know of its cluster or itself."""
+        self._updates.refresh()
+        for session in self._sessions.values():
+            session.update_changed()
 
     def _expect_nodes(self) -> None:
         """A new leader knows of no node whether it lives; it says so and gives each of them time to come."""
@@ -168,13 +222,17 @@ class Dispatcher(ControlLoop):
                 self._observe_node(event.object, event.kind)
             elif isinstance(event.object, Cluster):
                 self._set_period(heartbeat_period_of(event.object))
+                self._cluster_changed = True
         for node_id, task_ids in changed.items():
             self._sessions[node_id].tasks_changed(task_ids)
 
     def _observe_node(self, node: Node, kind: EventKind) -> None:
+        session = self._sessions.get(node.id)
         if kind is EventKind.REMOVE:
             self._remove(node.id)
-        elif kind is EventKind.CREATE and node.id not in self._sessions:
+        elif session is not None:
+            session.update_changed()
+        elif kind is EventKind.CREATE:
             self._liveness.expect(node.id)
 
     def _remove(self, node_id: str) -> None:
@@ -183,16 +241,19 @@ class Dispatcher(ControlLoop):
         self._table_is_old = True
         session = self._sessions.get(node_id)
         if session is not None:
-            session.end("the node was removed from the cluster", removed=True)
+            session.end(SessionEnd("the node was removed from the cluster", removed=True))
 
     def _set_period(self, period: int) -> None:
         if period == self._liveness.period:
             return
         self._liveness.period = period
         for session in self._sessions.values():
-            session.end("the heartbeat period of the cluster changed")
+            session.end(SessionEnd("the heartbeat period of the cluster changed"))
 
     async def act(self) -> int | None:
+        if self._cluster_changed:
+            self._cluster_changed = False
+            self._tell_nodes()
         if self._table_is_old:
             self._table_is_old = False
             self._make_table()
@@ -238,7 +299,7 @@ class Dispatcher(ControlLoop):
                 self._addresses.pop(node_id, None)
                 session = self._sessions.get(node_id)
                 if session is not None:
-                    session.end("no heartbeat came in three periods; open a new session")
+                    session.end(SessionEnd("no heartbeat came in three periods; open a new session"))
                 self._refresh_table()
             if awaited and not list(self._liveness.awaited()):
                 self._refresh_table()
@@ -255,46 +316,36 @@ class Dispatcher(ControlLoop):
             raise InvalidArgument(f"a session is opened with SessionOpen, not {type(opening).__name__}")
         _check_size(opening.description)
         if not self._leads:
-            raise Unavailable("this manager does not lead the cluster")
+            await stream.send(self._elsewhere(ELSEWHERE))
+            return
         node_id = connection.peer.node_id
         node = self.store.view(lambda tx: tx.get(Node, node_id))
         if node is None:
             await stream.send(SessionEnd(f"node {node_id} is not part of this cluster", removed=True))
             return
-        session = Session(self._new_id(), node_id, opening.address, stream, self.store, ingress=lambda: self._table)
+        address = listener_of(opening.address, connection.peer.address)
+        session = Session(
+            self._new_id(),
+            node_id,
+            address,
+            stream,
+            self.store,
+            role=connection.peer.role,
+            update=lambda: self._updates.of(node_id),
+            ingress=lambda: self._table,
+        )
         self._enter(session, opening, connection.peer)
         ready = SessionReady(
             session_id=session.session_id,
             heartbeat_period=self._liveness.period,
-            managers=self.store.view(managers),
+            managers=self._updates.managers(),
             node=node,
             cluster_id=self.store.view(cluster_id),
         )
         try:
-            await self._converse(session, stream, ready)
+            await converse(session, ready, self._listen(session, stream))
         finally:
             self._leave(session)
-
-    async def _converse(self, session: Session, stream: Stream, ready: SessionReady) -> None:
-        """Both directions until one of them ends."""
-        tasks = [
-            asyncio.ensure_future(session.send_all(ready)),
-            asyncio.ensure_future(self._listen(session, stream)),
-            asyncio.ensure_future(session.overdue()),
-        ]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                with contextlib.suppress(RpcError):
-                    task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            for task in tasks:
-                if not task.cancelled():
-                    with contextlib.suppress(RpcError):
-                        task.result()
 
     async def _listen(self, session: Session, stream: Stream) -> None:
         while True:
@@ -303,7 +354,7 @@ class Dispatcher(ControlLoop):
                 self._liveness.heard(session.node_id)
             match message:
                 case Heartbeat():
-                    pass
+                    session.answer()
                 case StatusReport(reports):
                     self._statuses.report(session.node_id, reports)
                 case Described(description):
@@ -318,11 +369,13 @@ class Dispatcher(ControlLoop):
         before = self._sessions.get(session.node_id)
         self._sessions[session.node_id] = session
         if before is not None:
-            before.end("the node opened another session")
-        self._addresses[session.node_id] = opening.address
+            before.end(SessionEnd("the node opened another session"))
+        self._addresses[session.node_id] = session.address
         self._liveness.connected(session.node_id)
         self._report_ready(session, opening.description, peer)
         self._refresh_table()
+        if session.role is NodeRole.MANAGER:
+            self.on_manager_session()
         log.info("node %s has session %s from %s", session.node_id, session.session_id, peer.address)
 
     def _report_ready(self, session: Session, description: NodeDescription, peer: Peer) -> None:
@@ -365,36 +418,3 @@ def _changes_table(event: Event) -> bool:
     now = event.kind is not EventKind.REMOVE and answers(task)
     before = isinstance(old, Task) and answers(old)
     return now != before
-
-
-def heartbeat_period_of(cluster: Cluster) -> int:
-    """The period that a person set, in nanoseconds, else a second."""
-    return cluster.spec.dispatcher.heartbeat_period or DEFAULT_PERIOD
-
-
-def heartbeat_period(tx: ReadTx) -> int:
-    """The cluster's heartbeat period in nanoseconds."""
-    return next((heartbeat_period_of(cluster) for cluster in tx.all(Cluster)), DEFAULT_PERIOD)
-
-
-def cluster_id(tx: ReadTx) -> str:
-    """The cluster's id, empty before it has one."""
-    return next((cluster.id for cluster in tx.all(Cluster)), "")
-
-
-def managers(tx: ReadTx) -> list[ManagerAddress]:
-    """The managers and their listeners."""
-    return [
-        ManagerAddress(node.id, node.manager_status.addr)
-        for node in tx.all(Node)
-        if node.manager_status is not None and node.manager_status.addr
-    ]
-
-
-_WILDCARDS = frozenset({"", "0.0.0.0", "::"})
-
-
-def host_of(address: str) -> str:
-    """The host of `host:port` (brackets of IPv6 taken off); empty for a wildcard."""
-    host = address.rpartition(":")[0].strip("[]")
-    return "" if host in _WILDCARDS else host

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Coroutine, Iterable
 
+from agent.api_types.node import NodeRole
 from agent.manager.dispatcher.assignments import NodeAssignments
-from agent.rpc.messages import IngressTable, SessionEnd, SessionReady
+from agent.rpc.errors import RpcError
+from agent.rpc.messages import Heartbeat, IngressTable, NodeUpdate, SessionEnd, SessionReady
 from agent.rpc.stream import Stream
 from agent.store.store import Store
 
@@ -27,21 +30,31 @@ class Session:
         address: str,
         stream: Stream,
         store: Store,
+        *,
+        role: NodeRole | None,
+        update: Callable[[], NodeUpdate | None],
         ingress: Callable[[], IngressTable | None],
     ) -> None:
         self.session_id = session_id
         self.node_id = node_id
         self.address = address
         """The node's own listener."""
+        self.role = role
+        """The role in the certificate that the node came with."""
         self.orderly = False
         """Whether the session's end is no reason for suspicion."""
         self._stream = stream
         self._store = store
+        self._update = update
+        self._sent_update: NodeUpdate | None = None
+        self._is_updated = False
         self._ingress = ingress
         self._sent_table: IngressTable | None = None
         self._assignments = NodeAssignments(node_id)
         self._changed: dict[str, None] = {}
         self._is_complete = False
+        self._is_open = False
+        self._owes_answer = False
         self._end: SessionEnd | None = None
         self._ending = asyncio.Event()
         self._wake = asyncio.Event()
@@ -60,10 +73,21 @@ class Session:
         """There is another table of published ports."""
         self._wake.set()
 
-    def end(self, reason: str, *, removed: bool = False) -> None:
+    def update_changed(self) -> None:
+        """The node may have to be told something else of itself or of its cluster."""
+        self._is_updated = False
+        self._wake.set()
+
+    def answer(self) -> None:
+        """Answer a heartbeat: at once, or as soon as the node takes something in."""
+        if self._is_open and self._end is None and not self._stream.send_now(Heartbeat()):
+            self._owes_answer = True
+            self._wake.set()
+
+    def end(self, end: SessionEnd) -> None:
         """Say why and end; no reason to suspect the node."""
         self.orderly = True
-        self._end = self._end or SessionEnd(reason, removed)
+        self._end = self._end or end
         self._ending.set()
         self._wake.set()
 
@@ -75,14 +99,28 @@ class Session:
     async def send_all(self, ready: SessionReady) -> None:
         """Send everything until the session is ended from this side. StreamFailed when it breaks."""
         await self._stream.send(ready)
+        self._is_open = True
         while self._end is None:
             self._wake.clear()
+            await self._send_update()
             await self._send_assignments()
             await self._send_table()
+            if self._owes_answer:
+                self._owes_answer = False
+                await self._stream.send(Heartbeat())
             await self._wake.wait()
             # What belongs together (the tasks of one scheduling pass) mostly comes together.
             await asyncio.sleep(GATHER)
         await self._stream.send(self._end)
+
+    async def _send_update(self) -> None:
+        if self._is_updated:
+            return
+        self._is_updated = True
+        update = self._update()
+        if update is not None and update != self._sent_update:
+            self._sent_update = update
+            await self._stream.send(update)
 
     async def _send_assignments(self) -> None:
         if self._is_complete:
@@ -106,3 +144,25 @@ class Session:
         if table is not None and table is not self._sent_table:
             self._sent_table = table
             await self._stream.send(table)
+
+
+async def converse(session: Session, ready: SessionReady, listening: Coroutine[None, None, None]) -> None:
+    """Both directions until one of them ends."""
+    tasks = [
+        asyncio.ensure_future(session.send_all(ready)),
+        asyncio.ensure_future(listening),
+        asyncio.ensure_future(session.overdue()),
+    ]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            with contextlib.suppress(RpcError):
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                with contextlib.suppress(RpcError):
+                    task.result()
