@@ -15,7 +15,10 @@ COMMANDS = {
     "service": ("swarmtui.commands.service:service", "Create, look at and change services."),
     "node": ("swarmtui.commands.node:node", "Look at and change nodes."),
     "task": ("swarmtui.commands.task:task", "Look at tasks."),
-    "swarm": ("swarmtui.commands.swarm:swarm", "Start, join and leave a swarm."),
+    "swarm": ("swarmtui.commands.swarm:swarm", "Start, join, leave and change a swarm."),
+    "managers": ("swarmtui.commands.managers:managers", "Look at the managers' group."),
+    "backup": ("swarmtui.commands.backup:backup", "Write the cluster's whole state to an encrypted file."),
+    "restore": ("swarmtui.commands.backup:restore", "Begin the cluster of a backup again on this node."),
     "logs": ("swarmtui.commands.log_output:service_logs", "Print the logs of services or tasks."),
     "events": ("swarmtui.commands.events:events", "Print the cluster's events."),
     "context": ("swarmtui.commands.version:context", "Look at the contexts."),
@@ -47,14 +50,21 @@ class LazyGroup(click.Group):
 
 
 @click.command(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-H", "--host", default=None, metavar="ADDRESS", help="The engine: unix:///PATH or tcp://HOST:PORT.")
+@click.option(
+    "-H",
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="ADDRESS",
+    help="The engine: unix:///PATH or tcp://HOST:PORT. Given again: another manager, asked when the first is lost.",
+)
 @click.option("-c", "--context", default=None, metavar="NAME", help="Docker context to use.")
 @click.pass_context
-def cli(ctx: click.Context, host: str | None, context: str | None) -> None:
+def cli(ctx: click.Context, hosts: tuple[str, ...], context: str | None) -> None:
     """A terminal console for container clusters. Without a command it opens the console."""
     from swarmtui.commands.target import Target
 
-    ctx.obj = Target(host, context)
+    ctx.obj = Target(hosts, context)
     if ctx.invoked_subcommand is None:
         from swarmtui.commands.console import open_console
 

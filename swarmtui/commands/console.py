@@ -19,6 +19,7 @@ def open_console(target: Target) -> None:
     """Run it until the person leaves. The connection's own trouble is shown inside, not here."""
     try:
         context = target.resolve()
+        others = target.others(context)
     except BadAddress as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
@@ -30,7 +31,7 @@ def open_console(target: Target) -> None:
         # Called after the first paint: aiohttp takes longer to import than the screen to draw.
         from swarmtui.docker_api.client import EngineClient
 
-        return EngineClient(context.address)
+        return EngineClient(context.address, others=lambda: others)
 
     from swarmtui.ui.app import SwarmApp
 

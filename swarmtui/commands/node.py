@@ -18,7 +18,8 @@ from swarmtui.docker_api.client import EngineClient
 from swarmtui.docker_api.errors import NotFound
 from swarmtui.docker_api.types import Node
 from swarmtui.operations.base import Operation, OperationFailed
-from swarmtui.operations.nodes import AVAILABILITIES, ROLES, NodeUpdate, RemoveNode, SetRole
+from swarmtui.operations.nodes import AVAILABILITIES, ROLES, NodeUpdate, RemoveNode
+from swarmtui.operations.roles import SetRole
 
 
 @click.group()

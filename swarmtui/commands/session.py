@@ -51,7 +51,9 @@ def with_client(function: Callable[Concatenate[EngineClient, P], Awaitable[T]]) 
         target = click.get_current_context().ensure_object(Target)
 
         async def body() -> T:
-            async with EngineClient(target.resolve().address) as client:
+            context = target.resolve()
+            others = target.others(context)
+            async with EngineClient(context.address, others=lambda: others) as client:
                 return await function(client, *args, **kwargs)
 
         return run(body())

@@ -1,38 +1,36 @@
-"""`swarmtui swarm`: init, join, leave, join-token."""
+"""`swarmtui swarm`: init, join, leave, join-token, inspect. Keys, certificates and settings are in `swarm_trust`."""
 
 from __future__ import annotations
 
 import click
 
 from swarmtui.commands.session import CommandFailed, print_json, with_client
+from swarmtui.commands.swarm_options import ADVERTISE, AVAILABILITY, DATA_PATH, LISTEN
+from swarmtui.commands.swarm_trust import ca, read_swarm, show_unlock_key, unlock, unlock_key, update
 from swarmtui.docker_api.client import EngineClient
 from swarmtui.docker_api.engine_types import Swarm
 from swarmtui.operations.base import OperationFailed
 
-DEFAULT_LISTEN = "0.0.0.0:2377"
-_AVAILABILITY = click.option(
-    "--availability", type=click.Choice(["active", "pause", "drain"]), default="active", help="Of this node."
-)
-_LISTEN = click.option("--listen-addr", default=DEFAULT_LISTEN, show_default=True, help="Where this node listens.")
-_ADVERTISE = click.option("--advertise-addr", default="", help="Address or interface that other nodes reach it at.")
-_DATA_PATH = click.option("--data-path-addr", default="", help="Address or interface for the containers' traffic.")
-
 
 @click.group()
 def swarm() -> None:
-    """Start, join and leave a swarm."""
+    """Start, join and leave a swarm, and change its settings, keys and certificates."""
+
+
+for _command in (update, ca, unlock, unlock_key):
+    swarm.add_command(_command)
 
 
 @swarm.command()
-@_ADVERTISE
-@_LISTEN
-@_DATA_PATH
+@ADVERTISE
+@LISTEN
+@DATA_PATH
 @click.option("--data-path-port", type=click.IntRange(0, 49151), default=0, help="Port of the containers' traffic.")
 @click.option("--default-addr-pool", multiple=True, metavar="CIDR", help="Pool that networks are cut from.")
 @click.option("--default-addr-pool-mask-length", type=click.IntRange(1, 32), default=24, help="Size of a network.")
 @click.option("--force-new-cluster", is_flag=True, help="Start anew from this node's state.")
 @click.option("--autolock", is_flag=True, help="Managers ask for a key at their start.")
-@_AVAILABILITY
+@AVAILABILITY
 @with_client
 async def init(
     client: EngineClient,
@@ -62,6 +60,8 @@ async def init(
         }
     )
     click.echo(f"Swarm initialized: current node ({node_id}) is now a manager.\n")
+    if autolock:
+        show_unlock_key(await client.unlock_key())
     token = (await client.swarm()).join_tokens.worker
     click.echo("To add a worker to this swarm, run the following command:\n")
     click.echo(f"    swarmtui swarm join --token {token} {await _manager_address(client)}\n")
@@ -70,10 +70,10 @@ async def init(
 
 @swarm.command()
 @click.option("--token", required=True, help="Join token of a worker or manager.")
-@_ADVERTISE
-@_LISTEN
-@_DATA_PATH
-@_AVAILABILITY
+@ADVERTISE
+@LISTEN
+@DATA_PATH
+@AVAILABILITY
 @click.argument("address", metavar="HOST:PORT")
 @with_client
 async def join(
@@ -118,11 +118,7 @@ async def leave(client: EngineClient, force: bool) -> None:
 async def join_token(client: EngineClient, rotate: bool, quiet: bool, role: str) -> None:
     """Show how a worker or manager joins."""
     if rotate:
-        raw = await client.raw_swarm()
-        try:
-            version, spec = raw["Version"]["Index"], raw["Spec"]
-        except (KeyError, TypeError):
-            raise OperationFailed("the engine's answer is no swarm: its version or spec is missing") from None
+        version, spec = await read_swarm(client)
         await client.update_swarm(version, spec, rotate_worker=role == "worker", rotate_manager=role == "manager")
         if not quiet:
             click.echo(f"Successfully rotated {role} join token.\n")

@@ -1,4 +1,4 @@
-"""Changes of one node: availability, role, labels, removal."""
+"""Changes of one node: availability, labels, several settings at once, removal. Roles are in `roles`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from swarmtui.operations.base import (
 )
 from swarmtui.operations.client import OperationClient
 from swarmtui.operations.sending import send
-from swarmtui.operations.spec_changes import Path, child, value_at
+from swarmtui.operations.spec_changes import Path, child
 from swarmtui.operations.spec_edit import Found, SpecEdit, restore
 from swarmtui.operations.waiting import Patience, Timing
 
@@ -33,7 +33,6 @@ AVAILABILITIES = ("active", "pause", "drain")
 ROLES = ("worker", "manager")
 
 _AVAILABILITY: Path = ("Availability",)
-_ROLE: Path = ("Role",)
 _VERBS = {"active": "activate", "pause": "pause", "drain": "drain"}
 
 
@@ -144,29 +143,6 @@ class ActivateNode(SetAvailability):
     def __init__(self, client: OperationClient, node: str, *, timing: Timing | None = None) -> None:
         """`node`: id or hostname."""
         super().__init__(client, node, "active", timing=timing)
-
-
-class SetRole(NodeEdit):
-    """Promote a worker to manager, or demote a manager."""
-
-    danger = Danger.CAREFUL
-
-    def __init__(self, client: OperationClient, node: str, role: str, *, timing: Timing | None = None) -> None:
-        """`role`: worker or manager."""
-        super().__init__(client, node, timing)
-        if role not in ROLES:
-            raise OperationFailed(f"{role!r} is no role; there are {', '.join(ROLES)}")
-        self._role = role
-
-    def _edit(self, spec: Json) -> None:
-        spec["Role"] = self._role
-
-    def _title(self, name: str, changes: Written) -> str:
-        return f"{'promote' if self._role == 'manager' else 'demote'} {name}"
-
-    def _undo(self, found: Found, written: list[tuple[Path, Any, Any]]) -> Operation | None:
-        before = value_at(found.spec, _ROLE)
-        return SetRole(self._client, found.id, before, timing=self._timing) if before in ROLES else None
 
 
 class LabelNode(NodeEdit):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from swarmtui.docker_api.errors import ConnectionFailed, NotFound, Unavailable
+from swarmtui.docker_api.errors import ConnectionFailed, NotAManager, NotFound, Unavailable
 from swarmtui.docker_api.times import SECOND, Monotonic
 from swarmtui.operations.base import OperationFailed, Phase, Progress, Report
 from swarmtui.operations.client import OperationClient
@@ -49,7 +49,7 @@ class Patience:
         self._reached = self._timing.monotonic()
         return self._reached
 
-    async def lost(self, error: ConnectionFailed | Unavailable) -> None:
+    async def lost(self, error: ConnectionFailed | Unavailable | NotAManager) -> None:
         """Pause before another attempt; OperationFailed when it lasts too long."""
         if self._timing.monotonic() - self._reached > self._timing.outage:
             raise OperationFailed(f"the change was accepted, but then the cluster was lost: {error}") from error

@@ -351,6 +351,12 @@ class FakeEngine:
             changed["PreviousSpec"], changed["Spec"] = found["Spec"], found["PreviousSpec"] if rollback else body
         else:
             changed["Spec"] = body
+        if table == "nodes":
+            # What a group of managers does some time later, done at once.
+            if body.get("Role") != "manager":
+                changed.pop("ManagerStatus", None)
+            elif "ManagerStatus" not in changed:
+                changed["ManagerStatus"] = {"Reachability": "reachable", "Addr": "10.0.0.2:2377"}
         self.put(table, changed)
         if table == "services":
             self.orchestrate(changed)

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from swarmtui.docker_api.client import EngineClient
 from swarmtui.operations.base import Change, Conflicting, Danger, OperationFailed, Phase, Progress
 from swarmtui.operations.history import OperationHistory, Outcome
-from swarmtui.operations.nodes import ActivateNode, DrainNode, LabelNode, NodeUpdate, RemoveNode, SetRole
+from swarmtui.operations.nodes import ActivateNode, DrainNode, LabelNode, NodeUpdate, RemoveNode
+from swarmtui.operations.roles import SetRole
 from swarmtui.operations.service_life import CreateService, RemoveService
 from swarmtui.operations.services import RestartService, RollbackService, ScaleService, ServiceEdit, UpdateImage
 from swarmtui.operations.spec_changes import differences, put_at, value_at
