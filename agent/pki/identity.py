@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -20,7 +21,8 @@ from agent.pki.folder import (
     remove_secret,
     write_document,
 )
-from agent.pki.root import private_pem, read_private_key
+from agent.pki.root import private_pem, read_private_key, root_digest
+from agent.pki.sealing import Locked, Sealing, is_locked
 
 __all__ = ["IDENTITY_FILE", "IdentityDamaged", "IdentityMissing", "NodeIdentity", "NodeKey"]
 
@@ -51,24 +53,28 @@ class NodeKey:
 
 
 class NodeIdentity:
-    """Key, certificate and the root that the node trusts. Immutable; compared by identity.
+    """Key, certificate and the roots that the node trusts. Immutable; compared by identity.
 
-    `not_before` and `not_after` are nanoseconds since the epoch. The repr shows id and role.
+    `certificate_pem` may hold, behind the node's own, the cross-signed one of its issuer: others are shown both.
+    `not_before` and `not_after` are nanoseconds since the epoch. `issuer` is the digest (sha256, hex) of the root that
+    signed, as in `NodeUpdate`; empty when that one is not among the roots yet. The repr shows id and role.
     """
 
     def __init__(
-        self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, roots: list[x509.Certificate]
+        self, chain: list[x509.Certificate], key: ec.EllipticCurvePrivateKey, roots: list[x509.Certificate]
     ) -> None:
+        certificate = chain[0]
         facts = facts_of(certificate)
         if certificate.public_key() != key.public_key():
             raise ValueError("the key is not that of the certificate")
-        self._issuer = _issuer(certificate, roots)
+        self._issuer = _issuer(chain, roots)
+        self.issuer: str = root_digest(self._issuer).hex() if self._issuer in roots else ""
         self.node_id: str = facts.node_id
         self.role: NodeRole = facts.role
         self.cluster_id: str = facts.cluster_id
         self.not_before: int = facts.not_before
         self.not_after: int = facts.not_after
-        self.certificate_pem: bytes = certificate.public_bytes(Encoding.PEM)
+        self.certificate_pem: bytes = b"".join(link.public_bytes(Encoding.PEM) for link in chain)
         self.key_pem: bytes = private_pem(key)
         self.root_pem: bytes = b"".join(root.public_bytes(Encoding.PEM) for root in roots)
 
@@ -82,22 +88,31 @@ class NodeIdentity:
         `root_pem` may hold several roots, as while the root is being rotated; the certificate must be signed by one.
         """
         try:
-            certificate = x509.load_pem_x509_certificate(certificate_pem)
+            chain = x509.load_pem_x509_certificates(certificate_pem)
             roots = x509.load_pem_x509_certificates(root_pem)
         except ValueError:
             raise ValueError("the certificate or the root certificate is damaged") from None
-        return cls(certificate, read_private_key(key_pem), roots)
+        return cls(chain, read_private_key(key_pem), roots)
+
+    def with_roots(self, root_pem: bytes) -> NodeIdentity:
+        """The same, trusting other roots; ValueError when none of them leads to its certificate, which is then to be
+        renewed first.
+        """
+        return NodeIdentity.from_pem(self.certificate_pem, self.key_pem, root_pem)
 
     @classmethod
-    def load(cls, folder: Path) -> NodeIdentity:
+    def load(cls, folder: Path, unlock_key: str | None = None) -> NodeIdentity:
         """The identity saved in `folder`; IdentityMissing or IdentityDamaged. Blocks on the disk for a moment.
 
-        An expired certificate is not damage: it is refused where it is used.
+        While auto-lock is on, the unlock key is needed: Locked without one, InvalidUnlockKey with a wrong one. An expired
+        certificate is not damage: it is refused where it is used.
         """
         path = folder / IDENTITY_FILE
         content = read_document(path)
         if content.get("format") != FORMAT:
             raise IdentityDamaged(path, f"its format is {content.get('format')!r}; this agent knows {FORMAT}")
+        if "sealed_key" in content:
+            content["key"] = _unseal(folder, content["sealed_key"], unlock_key)
         parts = [content.get(name) for name in ("certificate", "key", "root")]
         if not all(isinstance(part, str) for part in parts):
             raise IdentityDamaged(path, "certificate, key or root is missing in it")
@@ -106,14 +121,25 @@ class NodeIdentity:
         except ValueError as error:
             raise IdentityDamaged(path, str(error)) from None
 
-    def save(self, folder: Path) -> None:
-        """Write it to `folder` (0700, file 0600), whole or not at all, on the disk when this returns."""
-        content = {
+    def save(self, folder: Path, sealing: Sealing | None = None) -> None:
+        """Write it to `folder` (0700, file 0600), whole or not at all, on the disk when this returns.
+
+        With `sealing`, which must be that of the same folder, the private key is as secret as the data keys: auto-lock
+        covers it. Locked rather than leaving a manager's key plain beside data keys that are locked.
+        """
+        content: dict[str, Any] = {
             "format": FORMAT,
             "certificate": self.certificate_pem.decode(),
-            "key": self.key_pem.decode(),
             "root": self.root_pem.decode(),
         }
+        if sealing is not None:
+            if sealing.folder != folder:
+                raise ValueError(f"the data keys are in {sealing.folder}, the identity is to be saved in {folder}")
+            content["sealed_key"] = sealing.seal_identity(self.key_pem)
+        elif self.role is NodeRole.MANAGER and is_locked(folder):
+            raise Locked(f"{folder / IDENTITY_FILE} would hold the private key in plain: auto-lock is on")
+        else:
+            content["key"] = self.key_pem.decode()
         write_document(folder / IDENTITY_FILE, content)
 
     @staticmethod
@@ -126,11 +152,35 @@ class NodeIdentity:
         return tls_info(self.root_pem, self._issuer)
 
 
-def _issuer(certificate: x509.Certificate, roots: list[x509.Certificate]) -> x509.Certificate:
+def _issuer(chain: list[x509.Certificate], roots: list[x509.Certificate]) -> x509.Certificate:
+    """Who signed the first certificate of the chain: one of the roots, or one that a root vouches for."""
+    certificate, *others = chain
     for root in roots:
-        try:
-            certificate.verify_directly_issued_by(root)
-        except (ValueError, TypeError, InvalidSignature):
-            continue
-        return root
+        if _signed(certificate, root):
+            return root
+    for link in others:
+        if _signed(certificate, link) and any(_signed(link, root) for root in roots):
+            return link
     raise ValueError("the certificate is not signed by the root certificate")
+
+
+def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _unseal(folder: Path, sealed: object, unlock_key: str | None) -> str:
+    path = folder / IDENTITY_FILE
+    try:
+        sealing = Sealing.load(folder, unlock_key)
+    except IdentityMissing:
+        raise IdentityDamaged(path, "its private key is sealed, and the data keys beside it are gone") from None
+    if not isinstance(sealed, dict):
+        raise IdentityDamaged(path, "its sealed private key cannot be read")
+    try:
+        return sealing.open_identity(sealed).decode()
+    except ValueError as error:
+        raise IdentityDamaged(path, str(error)) from None

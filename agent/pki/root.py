@@ -129,7 +129,6 @@ class RootCA:
                 x509.NameAttribute(NameOID.COMMON_NAME, node_id),
             ]
         )
-        root_key_id = self._certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -145,8 +144,47 @@ class RootCA:
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(root_key_id), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_key_id(self._certificate)),
+                critical=False,
+            )
             .sign(self._key, hashes.SHA256())
+        )
+        return certificate.public_bytes(Encoding.PEM)
+
+    def cross_sign(self, old: RootCA) -> bytes:
+        """This root's name and key in a certificate that `old` signed, PEM.
+
+        Behind a node's certificate of this root (leaf first) it lets nodes that know only `old` trust that one.
+        InvalidArgument when `old` may not sign for another authority.
+        """
+        if old._key is None:
+            raise ValueError("the old root has no key here: only managers sign certificates")
+        constraints = old._certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        if constraints.path_length == 0:
+            raise InvalidArgument(
+                "the cluster's root certificate may sign certificates of nodes only (its path length is 0), so no other "
+                "root can take its place while nodes are connected"
+            )
+        public_key = self._certificate.public_key()
+        assert isinstance(public_key, ec.EllipticCurvePublicKey)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(self._certificate.subject)
+            .issuer_name(old._certificate.subject)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(max(self._certificate.not_valid_before_utc, old._certificate.not_valid_before_utc))
+            .not_valid_after(min(self._certificate.not_valid_after_utc, old._certificate.not_valid_after_utc))
+            .add_extension(_key_usage(signs_certificates=True), critical=True)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            # Both roots have the same name: only these two say which key signed what.
+            .add_extension(x509.SubjectKeyIdentifier(_key_id(self._certificate).digest), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(_key_id(old._certificate)),
+                critical=False,
+            )
+            .sign(old._key, hashes.SHA256())
         )
         return certificate.public_bytes(Encoding.PEM)
 
@@ -170,6 +208,10 @@ def read_root(pem: bytes) -> x509.Certificate:
     if not constraints.ca or not is_p256(certificate.public_key()):
         raise ValueError("not a root certificate: it may not sign, or its key is not ECDSA P-256")
     return certificate
+
+
+def _key_id(root: x509.Certificate) -> x509.SubjectKeyIdentifier:
+    return root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
 
 
 def root_digest(certificate: x509.Certificate) -> bytes:

@@ -4,7 +4,9 @@ A sealed record is: format (1 byte), number of the data key (4), salt (16), coun
 Each `Sealing` derives a key of its own from the data key and a random salt (HKDF) and counts its nonces, so that no
 nonce can come twice however many records are written and however often the agent starts.
 
-The file keeps each data key either plain or wrapped by the unlock key (auto-lock).
+The file keeps each data key either plain or wrapped by the unlock key (auto-lock). It also keeps the one key that
+identity.json's private key is sealed with: so that a single file, replaced whole, decides what opens both, and no crash
+can leave one of them to an unlock key that nobody knows.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ _HEADER = struct.Struct(">BI16sQ")
 OVERHEAD = _HEADER.size + 16
 """Bytes that sealing adds to a record."""
 _MAX_DERIVED = 4096
+_IDENTITY_CONTEXT = b"swarmtui identity"
 
 
 class Locked(Exception):
@@ -56,10 +59,13 @@ class Sealing:
     `seal` and `open` may be called from any thread.
     """
 
-    def __init__(self, folder: Path, keys: dict[int, bytes], unlock_key: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, keys: dict[int, bytes], unlock_key: str | None = None, identity_key: bytes | None = None
+    ) -> None:
         self._folder = folder
         self._keys = keys
         self._unlock_key = unlock_key
+        self._identity_key = identity_key
         self._derived: dict[tuple[int, bytes], AESGCM] = {}
         self._begin()
 
@@ -72,7 +78,7 @@ class Sealing:
         path = folder / DATA_KEY_FILE
         if path.exists():
             raise FileExistsError(f"{path} exists: the state sealed with its key would be lost")
-        sealing = cls(folder, {1: secrets.token_bytes(_KEY_BYTES)})
+        sealing = cls(folder, {1: secrets.token_bytes(_KEY_BYTES)}, None, secrets.token_bytes(_KEY_BYTES))
         sealing._save()
         return sealing
 
@@ -90,14 +96,21 @@ class Sealing:
         else:
             wrapping = unlock_key = None
         try:
-            keys = {int(number): _unwrap(stored, int(number), wrapping) for number, stored in content["keys"].items()}
+            keys = {
+                int(number): _unwrap(stored, _context_of(number), wrapping)
+                for number, stored in content["keys"].items()
+            }
+            own = content.get("identity")
+            identity_key = _unwrap(own, _IDENTITY_CONTEXT, wrapping) if own is not None else None
         except InvalidTag:
             raise InvalidUnlockKey("invalid key") from None
         except (KeyError, ValueError, TypeError, AttributeError):
             raise IdentityDamaged(path, "its data keys cannot be read") from None
-        if not keys or any(len(key) != _KEY_BYTES for key in keys.values()):
+        if not keys or any(
+            len(key) != _KEY_BYTES for key in [*keys.values(), identity_key or next(iter(keys.values()))]
+        ):
             raise IdentityDamaged(path, "it holds no data key of 32 bytes")
-        return cls(folder, keys, unlock_key)
+        return cls(folder, keys, unlock_key, identity_key)
 
     @classmethod
     def load_or_create(cls, folder: Path) -> Sealing:
@@ -109,7 +122,7 @@ class Sealing:
 
     @staticmethod
     def remove(folder: Path) -> None:
-        """Forget the data keys, and with them all that they sealed."""
+        """Forget the data keys, and with them all that they sealed. An identity that is still needed is saved plain first."""
         remove_secret(folder / DATA_KEY_FILE)
 
     def seal(self, plain: bytes) -> bytes:
@@ -149,12 +162,45 @@ class Sealing:
         self._derived.clear()
         self._save()
 
+    @property
+    def unlock_key(self) -> str | None:
+        """What the keys on disk are wrapped by; None while they are plain."""
+        return self._unlock_key
+
+    @property
+    def folder(self) -> Path:
+        """Where the keys are kept."""
+        return self._folder
+
     def lock(self, unlock_key: str | None) -> None:
-        """Wrap the data keys on disk by `unlock_key` from now on, or keep them plain again with None."""
+        """Wrap the keys on disk by `unlock_key` from now on, or keep them plain again with None. Whole or not at all.
+
+        `custody.lock` does this and sees to the identity too.
+        """
         if unlock_key is not None:
             parse_unlock_key(unlock_key)
-        self._unlock_key = unlock_key
-        self._save()
+        previous, self._unlock_key = self._unlock_key, unlock_key
+        try:
+            self._save()
+        except OSError:
+            self._unlock_key = previous
+            raise
+
+    def seal_identity(self, key_pem: bytes) -> dict[str, str]:
+        """A node's private key, for identity.json. No rotation of data keys touches what this seals with."""
+        if self._identity_key is None:
+            self._identity_key = secrets.token_bytes(_KEY_BYTES)
+            self._save()
+        return _wrap(key_pem, _IDENTITY_CONTEXT, self._identity_key)
+
+    def open_identity(self, sealed: dict[str, str]) -> bytes:
+        """The opposite; ValueError when it was changed or sealed by another node."""
+        try:
+            if self._identity_key is not None:
+                return _unwrap(sealed, _IDENTITY_CONTEXT, self._identity_key)
+        except (InvalidTag, KeyError, TypeError, ValueError):
+            pass
+        raise ValueError("the private key was changed, or sealed with another key")
 
     def _begin(self) -> None:
         number = max(self._keys)
@@ -178,30 +224,40 @@ class Sealing:
         content = {
             "format": FILE_FORMAT,
             "locked": wrapping is not None,
-            "keys": {str(number): _wrap(key, number, wrapping) for number, key in self._keys.items()},
+            "keys": {str(number): _wrap(key, _context_of(number), wrapping) for number, key in self._keys.items()},
         }
+        if self._identity_key is not None:
+            content["identity"] = _wrap(self._identity_key, _IDENTITY_CONTEXT, wrapping)
         write_document(self._folder / DATA_KEY_FILE, content)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether the data keys saved in `folder` need an unlock key. IdentityDamaged when the file cannot be read."""
+    try:
+        return bool(read_document(folder / DATA_KEY_FILE).get("locked"))
+    except IdentityMissing:
+        return False
 
 
 def _nonce(count: int) -> bytes:
     return count.to_bytes(_NONCE_BYTES, "big")
 
 
-def _wrap(key: bytes, number: int, wrapping: bytes | None) -> dict[str, str]:
+def _wrap(key: bytes, context: bytes, wrapping: bytes | None) -> dict[str, str]:
     if wrapping is None:
         return {"plain": base64.b64encode(key).decode()}
     nonce = os.urandom(_NONCE_BYTES)
-    wrapped = AESGCM(wrapping).encrypt(nonce, key, _wrap_context(number))
+    wrapped = AESGCM(wrapping).encrypt(nonce, key, context)
     return {"nonce": base64.b64encode(nonce).decode(), "wrapped": base64.b64encode(wrapped).decode()}
 
 
-def _unwrap(stored: dict[str, Any], number: int, wrapping: bytes | None) -> bytes:
+def _unwrap(stored: dict[str, Any], context: bytes, wrapping: bytes | None) -> bytes:
     if wrapping is None:
         return base64.b64decode(stored["plain"], validate=True)
     nonce = base64.b64decode(stored["nonce"], validate=True)
     wrapped = base64.b64decode(stored["wrapped"], validate=True)
-    return AESGCM(wrapping).decrypt(nonce, wrapped, _wrap_context(number))
+    return AESGCM(wrapping).decrypt(nonce, wrapped, context)
 
 
-def _wrap_context(number: int) -> bytes:
-    return f"swarmtui data key {number}".encode()
+def _context_of(number: str | int) -> bytes:
+    return f"swarmtui data key {int(number)}".encode()

@@ -103,6 +103,6 @@ async def test_what_taking_a_snapshot_raises_ends_it(cluster: TestCluster) -> No
             raise ValueError("no room")
 
         two.receiver.take = take
-        with pytest.raises(OSError, match="manager m2 did not take the snapshot: .*no room"):
+        with pytest.raises(OSError, match=r"manager m2 did not take the snapshot: .*no room"):
             await one.driver.run(one.transport.send_snapshot("m2", two.address, chunks()))
         await one.link_up(two)
