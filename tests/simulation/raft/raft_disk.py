@@ -52,6 +52,11 @@ class SimulatedDisk:
     def busy(self) -> bool:
         return bool(self._begun)
 
+    @property
+    def begun(self) -> list[Change]:
+        """What would be lost by a crash now, or not."""
+        return [change for change, _ in self._begun]
+
     def begin(self, change: Change, when_durable: Callable[[], None]) -> None:
         self._begun.append((change, when_durable))
 
@@ -66,8 +71,24 @@ class SimulatedDisk:
             self._apply(self._begun.popleft()[0])
         self._begun.clear()
 
+    def is_another_vote(self, state: HardState) -> bool:
+        """Whether term or vote are not what the disk has."""
+        return (state.term, state.vote) != (self._hard_state.term, self._hard_state.vote)
+
+    def lose_vote(self) -> None:
+        """The file with term and vote is empty."""
+        self._hard_state = HardState()
+
+    def lose_entries(self) -> None:
+        """The file with the entries is empty."""
+        self._apply(EmptyLog())
+
     def recover(self) -> Recovered:
         return recover(self.snapshot, [self._hard_state, *self._entries.values()])
+
+    def has(self, index: int) -> bool:
+        """Whether the log has an entry at this index."""
+        return index in self._entries
 
     def holds(self, index: int, term: int) -> bool:
         """Whether this entry would be there after a crash now."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from raft_disk import SimulatedDisk
 
-from agent.raft.core.messages import AnyMessage, Entry, VoteRequest, VoteResponse
+from agent.raft.core.messages import AnyMessage, AppendResponse, Entry, VoteRequest, VoteResponse
 from agent.raft.core.node import RaftCore
 from agent.raft.core.ready import Ready, RoleName
 
@@ -28,6 +28,7 @@ class Invariants:
         self._last_committed = 0
         self._digests: dict[int, bytes] = {}
         self._seen_commit: dict[str, int] = {}
+        self._promised_in: dict[str, int] = {}
 
     @property
     def last_committed(self) -> int:
@@ -39,6 +40,11 @@ class Invariants:
     def member_started(self, core: RaftCore) -> None:
         if core.log.committed > self._last_committed:
             raise Violation(f"{core.id} starts with {core.log.committed} committed; it is {self._last_committed}")
+        if core.term < self._promised_in.get(core.id, 0):
+            raise Violation(
+                f"durable promises: {core.id} starts in term {core.term}; it promised something in term "
+                f"{self._promised_in[core.id]}"
+            )
         self._seen_commit[core.id] = core.log.snapshot.index
         self.after_step(core)
 
@@ -58,6 +64,8 @@ class Invariants:
 
     def sent(self, message: AnyMessage) -> None:
         """One vote a term, restarts or not."""
+        if isinstance(message, VoteRequest | VoteResponse | AppendResponse) and not getattr(message, "pre", False):
+            self._promised_in[message.sender] = max(self._promised_in.get(message.sender, 0), message.term)
         match message:
             case VoteRequest(pre=False):
                 self._vote(message.term, message.sender, message.sender)

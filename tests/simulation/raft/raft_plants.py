@@ -1,11 +1,12 @@
-"""Bugs, one at a time: the first seven are those of a Raft library that was looked at and not taken.
+"""Bugs, one at a time, each with the kind of trouble that brings it to light.
 
 Each changes the core through `monkeypatch` or the driver by a class of its own; the product has no switch for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pytest
 from raft_disk import DropEntries, SaveSnapshot
@@ -19,6 +20,22 @@ from agent.raft.core.node import RaftCore
 from agent.raft.core.quorum import Tally
 from agent.raft.core.ready import Ready
 from agent.raft.core.recovery import Recovered
+
+Change = Callable[[pytest.MonkeyPatch], None]
+
+
+def unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The core as it is."""
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A bug: what it does to the core, to the driver, and the mishaps under which it is looked for (all, if none)."""
+
+    name: str
+    change: Change = unchanged
+    member: type[SimulatedMember] = SimulatedMember
+    focus: tuple[str, ...] = ()
 
 
 def majority_without_oneself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +72,10 @@ def old_empty_append_truncates(monkeypatch: pytest.MonkeyPatch) -> None:
         return prev_index + len(entries)
 
     monkeypatch.setattr(LogView, "accept", accept)
+
+
+def old_term_committed_by_counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Leader, "_counts_for_commit", lambda self, index: True)
 
 
 def two_membership_changes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,3 +127,20 @@ class CompactsBeforeSnapshot(SimulatedMember):
     def save_snapshot(self, snapshot: SnapshotMeta, data: bytes) -> None:
         self._write(DropEntries(snapshot.index), lambda: None)
         self._write(SaveSnapshot(snapshot, data), lambda: self._saved(snapshot))
+
+
+OLD_TERM = Plant("entries of an old term committed by counting", old_term_committed_by_counting)
+"""Too rare for random mishaps; `raft_story` tells what it takes."""
+
+PLANTS = (
+    Plant("a majority computed without oneself", majority_without_oneself),
+    Plant("a vote forgotten on restart", member=VoteForgotten, focus=("crash_in_election", "transfer")),
+    Plant("a vote given twice in a term", two_votes_in_a_term),
+    Plant("a duplicate vote counted twice", duplicate_vote_counts_twice, focus=("isolate_leader",)),
+    Plant("a log truncated by an old empty append", old_empty_append_truncates),
+    Plant("one future shared by two commands", member=SharedFuture, focus=("isolate_leader", "partition")),
+    Plant("a crash inside compaction", member=CompactsBeforeSnapshot, focus=("crash_while_saving",)),
+    Plant("two membership changes at once", two_membership_changes_at_once, focus=("change_in_haste", "grow")),
+    Plant("a message sent before the fsync", member=SendsBeforeSync, focus=("crash", "crash_all", "slow_disk")),
+    Plant("reads answered without asking", reads_without_asking, focus=("transfer", "isolate_leader", "freeze")),
+)
