@@ -1,17 +1,20 @@
 """The session with a manager: one stream that carries heartbeats and statuses up, assignments and published ports down.
 
-`Session` is one such stream on a connection that stands; `SessionKeeper` finds a manager, opens the bulk connection
-beside it, and starts over, for as long as it runs, when either is lost.
+`Session` is one such stream on a connection that stands; `SessionKeeper` finds a manager that leads, opens the bulk
+connection beside it, and starts over, for as long as it runs, when either is lost.
+
+A manager that does not lead is asked again on the connection that stands: after the loss of a leader a thousand nodes cost
+each of the others one handshake a node, however long an election takes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random as randomness
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.api_types.node import NodeDescription
@@ -24,6 +27,8 @@ from agent.rpc.messages import (
     Heartbeat,
     IngressTable,
     Leaving,
+    ManagerAddress,
+    NodeUpdate,
     SessionEnd,
     SessionOpen,
     SessionReady,
@@ -32,21 +37,26 @@ from agent.rpc.messages import (
 from agent.rpc.peer import Purpose
 from agent.rpc.stream import Stream
 from agent.worker.interface import Redescribing, RejectedByExecutor, TemporaryFailure
+from agent.worker.leaderless import Words
+from agent.worker.search import ATTEMPT_LIFE, Answer, Search, jittered
 from agent.worker.task_runner import Sleep, retry_delay
 from agent.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
-ATTEMPT_PERIOD = 0.5
-"""Seconds between two rounds of attempts while nobody answers. Short: a node that was cut off has old copies to stop within
-a second of coming back."""
+LOSS_PAUSE = 0.05
+"""Seconds at most from the loss of a session to the search for the next."""
 
-ATTEMPT_LIFE = 5.0
-"""Seconds until an attempt that leads nowhere is given up; later ones do not wait for it."""
+BRIEF_PAUSE, LONGEST_BRIEF_PAUSE = 0.3, 2.0
+"""The same after a session that ended within a heartbeat period: first, and at most after several in a row."""
 
 PATIENCE = 3
-"""Heartbeat periods without an acknowledgement after which the connection is given up: by then the manager calls the node
-down, and only a new session tells which tasks are still wanted here."""
+"""Heartbeat periods without a word from the manager after which it is given up: it is frozen or cut off. By then it calls
+the node down, and only a new session tells which tasks are still wanted here."""
+
+TICKS = 4
+"""Looks at the manager's silence in a heartbeat period. Looks are counted, not time: a node that was itself frozen, or too
+busy to listen, has heard nothing in that time and may blame nobody."""
 
 LEASE = 60 * SECOND
 """How long nothing moves after an orderly stop, in nanoseconds."""
@@ -58,11 +68,24 @@ Describe = Callable[[], Awaitable[NodeDescription]]
 
 
 class SessionRefused(Exception):
-    """The manager does not want this session; the text is its reason. `removed`: the node is no longer part of the cluster."""
+    """The manager does not want this session; the text is its reason.
 
-    def __init__(self, reason: str, *, removed: bool) -> None:
+    `removed`: the node is no longer part of the cluster. `leader`: where to go instead. `leaderless`: there is no leader
+    and cannot be one before other managers come back.
+    """
+
+    def __init__(
+        self, reason: str, *, removed: bool = False, leader: ManagerAddress | None = None, leaderless: bool = False
+    ) -> None:
         super().__init__(reason)
         self.removed = removed
+        self.leader = leader
+        self.leaderless = leaderless
+
+    @classmethod
+    def of(cls, end: SessionEnd) -> SessionRefused:
+        """As a manager put it."""
+        return cls(end.reason, removed=end.removed, leader=end.leader, leaderless=end.leaderless)
 
 
 _ANOTHER_TIME = (RpcError, SessionRefused, TemporaryFailure, RejectedByExecutor, TimeoutError)
@@ -76,6 +99,7 @@ class Surface:
     on_ready: Callable[[SessionReady], None] = lambda ready: None
     on_ingress: Callable[[IngressTable], Awaitable[None]] | None = None
     on_lost: Callable[[str], None] = lambda reason: None
+    on_update: Callable[[NodeUpdate], None] = lambda update: None
 
 
 @dataclass
@@ -89,7 +113,12 @@ class Session:
     describe: Describe
     described: NodeDescription
     sleep: Sleep = asyncio.sleep
+    manager: str = ""
+    """The address at which the manager was asked."""
+    took: float = 0.0
+    """Seconds from the first step towards the manager to its consent."""
     _senders: list[asyncio.Task[None]] = field(default_factory=list)
+    _silent_ticks: int = 0
 
     @classmethod
     async def open(
@@ -109,10 +138,10 @@ class Session:
         match answer:
             case SessionReady():
                 return cls(stream, answer, worker, surface, describe, description, sleep)
-            case SessionEnd(reason, removed):
-                raise SessionRefused(reason, removed=removed)
+            case SessionEnd():
+                raise SessionRefused.of(answer)
             case _:
-                raise SessionRefused(f"the manager answered with {type(answer).__name__}", removed=False)
+                raise SessionRefused(f"the manager answered with {type(answer).__name__}")
 
     async def run(self) -> None:
         """Serve the session. Ends only by an exception: StreamFailed, StreamEnded or SessionRefused."""
@@ -120,6 +149,7 @@ class Session:
         with _one_reason():
             async with asyncio.TaskGroup() as group:
                 self._senders += [group.create_task(self._beat()), group.create_task(self._report())]
+                group.create_task(self._notice_silence())
                 if isinstance(self.worker.executor, Redescribing):
                     self._senders.append(group.create_task(self._redescribe(self.worker.executor)))
                 await self._listen()
@@ -138,6 +168,13 @@ class Session:
         while True:
             await self.stream.send(Heartbeat())
             await self.sleep(period)
+
+    async def _notice_silence(self) -> None:
+        period = self.ready.heartbeat_period / SECOND
+        while self._silent_ticks < PATIENCE * TICKS:
+            await self.sleep(period / TICKS)
+            self._silent_ticks += 1
+        raise ConnectionLost(f"the manager said nothing for {PATIENCE} heartbeat periods of {period:g} s")
 
     async def _report(self) -> None:
         while True:
@@ -163,31 +200,28 @@ class Session:
     async def _listen(self) -> None:
         while True:
             message = await self.stream.receive()
+            self._silent_ticks = 0
             match message:
+                case Heartbeat():
+                    pass
                 case Assignments():
                     self.worker.apply(message)
                 case IngressTable():
                     if self.surface.on_ingress is not None:
                         await self.surface.on_ingress(message)
-                case SessionEnd(reason, removed):
-                    raise SessionRefused(reason, removed=removed)
-                case SessionReady(managers=managers):
+                case NodeUpdate(managers=managers):
                     self.worker.remember_managers(managers)
+                    self.surface.on_update(message)
+                case SessionEnd():
+                    raise SessionRefused.of(message)
                 case _:
                     log.warning("the manager sent %s, which has no place in a session", type(message).__name__)
 
 
 @dataclass
-class _Race:
-    """What the attempts of one search for a manager share."""
-
-    opening: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
-    won: bool = False
-
-
-@dataclass
 class SessionKeeper:
-    """Keeps a session with some manager. `run` ends only when the node was removed from the cluster (SessionRefused).
+    """Keeps a session with the manager that leads. `run` ends only when the node was removed from the cluster
+    (SessionRefused).
 
     `seeds` are addresses of managers to begin with; those that sessions name are added and survive a restart. `address`
     is where this node's own listener is reached.
@@ -206,6 +240,16 @@ class SessionKeeper:
     _left: bool = False
     _described: NodeDescription | None = None
     _closing: set[asyncio.Task[str]] = field(default_factory=set)
+    _standing: dict[str, Connection] = field(default_factory=dict)
+    """Control connections to managers that did not lead when they were asked, by address."""
+    _words: Words = field(default_factory=Words)
+    _doubt: asyncio.TimerHandle | None = None
+    _brief: int = 0
+    """Sessions in a row that ended as soon as they were opened."""
+    _hint: str | None = None
+    """Where the manager that ended the last session said that the leader is."""
+    _renewed: asyncio.Event = field(default_factory=asyncio.Event)
+    _successor: tuple[Connection, Session] | None = None
 
     async def run(self) -> None:
         """Find a manager, serve the session, start over when it is lost."""
@@ -216,34 +260,62 @@ class SessionKeeper:
             # The agent stops: whoever runs this cancels it.
             await asyncio.get_running_loop().create_future()
         finally:
+            self._words.clear()
+            self._consider()
+            self._let_go("the node ends its sessions")
+            if self._successor is not None:
+                self._close(self._successor[0], "the node ends its sessions")
             if self._closing:
                 await asyncio.wait(self._closing)
 
     async def leave(self) -> None:
         """Say that the agent stops in order and will be back. No session is opened after that."""
         self._left = True
-        if self.session is not None:
+        session = self._successor[1] if self._successor is not None else self.session
+        if session is not None:
             with contextlib.suppress(RpcError):
-                await self.session.leave()
+                await session.leave()
+
+    def dial_anew(self) -> None:
+        """The node has another certificate: go on with connections that were made with it.
+
+        The next session is opened before the one that stands ends, so that nobody suspects the node.
+        """
+        self._let_go("the node has another certificate")
+        self._renewed.set()
 
     async def _one_session(self) -> None:
-        connection, session = await self._connect()
+        connection, session = await self._next()
+        begun = asyncio.get_running_loop().time()
+        period = session.ready.heartbeat_period / SECOND
         try:
             await self._serve(connection, session)
         except SessionRefused as refused:
             if refused.removed:
                 raise
+            self._note(session.manager, refused)
+            self._hint = refused.leader.address if refused.leader is not None else None
             reason = str(refused)
         except RpcError as error:
             reason = str(error)
         finally:
             self.session = None
             self._close(connection, "the session is over")
+        if self._successor is not None:
+            return
         log.log(
             logging.INFO if self._left else logging.WARNING, "the session with %s is over: %s", connection.peer, reason
         )
         self.surface.on_lost(reason)
-        await self.sleep(self._jittered(ATTEMPT_PERIOD / 10))
+        self._brief = self._brief + 1 if asyncio.get_running_loop().time() - begun < period else 0
+        pause = min(LONGEST_BRIEF_PAUSE, BRIEF_PAUSE * 2 ** (self._brief - 1)) if self._brief else LOSS_PAUSE
+        await self.sleep(jittered(self.random, pause))
+
+    async def _next(self) -> tuple[Connection, Session]:
+        if self._successor is None:
+            return await self._search()
+        successor, self._successor = self._successor, None
+        return successor
 
     def _close(self, connection: Connection, reason: str) -> None:
         """End a connection without waiting for its last words to arrive; `run` waits for them at its end."""
@@ -263,18 +335,25 @@ class SessionKeeper:
 
     async def _serve(self, connection: Connection, session: Session) -> None:
         log.info("session %s with %s", session.ready.session_id, connection.peer)
+        self._words.clear()
+        self._consider()
         self.session = session
+        self._renewed.clear()
         self.worker.remember_managers(session.ready.managers)
         self.surface.on_ready(session.ready)
         connection.give_up_after(PATIENCE * session.ready.heartbeat_period / SECOND)
-        address = connection.peer.address
         with _one_reason():
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep_bulk(address))
+                group.create_task(self._keep_bulk(session.manager, session.took))
+                group.create_task(self._open_successor(session.manager))
                 await session.run()
 
-    async def _keep_bulk(self, address: str) -> None:
-        """The connection for logs and relays beside a session; lost alone, it is opened again."""
+    async def _keep_bulk(self, address: str, took: float) -> None:
+        """The connection for logs and relays beside a session; lost alone, it is opened again.
+
+        A session that took long to open says that many nodes come at once: their sessions go first.
+        """
+        await self.sleep(self.random.uniform(0, 2 * took))
         attempt = 0
         while True:
             try:
@@ -286,95 +365,113 @@ class SessionKeeper:
                 attempt = 1
                 async with connection:
                     log.info("the bulk connection to %s ended: %s", address, await connection.wait_closed())
-            await self.sleep(self._jittered(retry_delay(attempt)))
+            await self.sleep(jittered(self.random, retry_delay(attempt)))
+
+    async def _open_successor(self, address: str) -> None:
+        """After `dial_anew`: open the next session with the same manager, which ends this one for it."""
+        await self._renewed.wait()
+        for attempt in itertools.count(1):
+            try:
+                async with asyncio.timeout(ATTEMPT_LIFE):
+                    self._successor = await self._ask(address)
+            except _ANOTHER_TIME as error:
+                if isinstance(error, SessionRefused) and error.removed:
+                    raise
+                log.warning("no session with the new certificate at %s: %s", address, error)
+            else:
+                raise ConnectionLost("the node goes on with its new certificate")
+            await self.sleep(jittered(self.random, retry_delay(attempt)))
 
     # -- finding a manager
 
     def addresses(self) -> list[str]:
-        """Every manager that is known, in a random order so that a herd of nodes spreads."""
+        """Every manager that is known, in a random order so that a herd of nodes spreads; first the one that was named as
+        the leader."""
         known = list(dict.fromkeys([*(manager.address for manager in self.worker.managers), *self.seeds]))
         self.random.shuffle(known)
-        return known
+        return list(dict.fromkeys([self._hint, *known])) if self._hint is not None else known
 
-    async def _connect(self) -> tuple[Connection, Session]:
-        """A session with whichever manager accepts first. All are tried at once, again and again."""
-        attempts: dict[asyncio.Task[tuple[Connection, Session]], str] = {}
-        race = _Race()
-        refusals = 0
-        told = ""
+    async def _search(self) -> tuple[Connection, Session]:
+        """A session with whichever manager accepts first."""
+        told: set[str] = set()
+
+        def judge(address: str, error: Exception) -> tuple[Answer, str | None]:
+            if not isinstance(error, _ANOTHER_TIME) or (isinstance(error, SessionRefused) and error.removed):
+                raise error
+            text = f"{address}: {str(error) or 'no answer in time'}"
+            if text not in told:
+                told.add(text)
+                log.warning("no session with %s", text)
+            return self._judge(address, error)
+
+        search = Search(self._ask, judge, self._discard, sleep=self.sleep, random=self.random)
         try:
-            while True:
-                busy = {address: sum(other == address for other in attempts.values()) for address in self.addresses()}
-                for address, count in busy.items():
-                    if count * ATTEMPT_PERIOD < ATTEMPT_LIFE:
-                        attempts[asyncio.ensure_future(self._attempt(address, race))] = address
-                pause = asyncio.ensure_future(self.sleep(self._jittered(self._pause(refusals))))
-                try:
-                    while not pause.done():
-                        done, _ = await asyncio.wait({pause, *attempts}, return_when=asyncio.FIRST_COMPLETED)
-                        for attempt in [attempt for attempt in attempts if attempt in done]:
-                            address = attempts[attempt]
-                            error = attempt.exception()
-                            if error is None:
-                                del attempts[attempt]
-                                return attempt.result()
-                            del attempts[attempt]
-                            if isinstance(error, SessionRefused) and error.removed:
-                                raise error
-                            if not isinstance(error, _ANOTHER_TIME):
-                                raise error
-                            refusals += isinstance(error, (SessionRefused, Refused))
-                            text = f"{address}: {str(error) or 'no answer in time'}"
-                            if text != told:
-                                told = text
-                                log.warning("no session with %s", text)
-                finally:
-                    pause.cancel()
-                    await asyncio.wait({pause})
+            return await search.run(self.addresses())
         finally:
-            await self._abandon(attempts)
+            self._hint = None
+            self._let_go("another manager leads")
 
-    async def _attempt(self, address: str, race: _Race) -> tuple[Connection, Session]:
-        """Dial and introduce the node. Of several that reach one manager, only one at a time opens a session, and none
-        once one is open: a second would end the first."""
-        async with asyncio.timeout(ATTEMPT_LIFE):
+    async def _ask(self, address: str) -> tuple[Connection, Session]:
+        """Introduce the node to a manager, on the connection that stands if there is one."""
+        begun = asyncio.get_running_loop().time()
+        connection = self._standing.pop(address, None)
+        if connection is None or connection.closed:
             connection = await self.dial(address, Purpose.CONTROL, self.worker.handlers())
-            try:
-                async with race.opening[address]:
-                    if race.won:
-                        raise ConnectionLost("another attempt was faster")
-                    session = await Session.open(
-                        connection,
-                        self.worker,
-                        address=self.address,
-                        describe=self._describe,
-                        surface=self.surface,
-                        sleep=self.sleep,
-                    )
-                    race.won = True
-            except BaseException:
-                self._close(connection, "no session")
-                raise
-            return connection, session
+        try:
+            session = await Session.open(
+                connection,
+                self.worker,
+                address=self.address,
+                describe=self._describe,
+                surface=self.surface,
+                sleep=self.sleep,
+            )
+        except SessionRefused:
+            self._standing[address] = connection
+            raise
+        except BaseException:
+            self._close(connection, "no session")
+            raise
+        session.manager, session.took = address, asyncio.get_running_loop().time() - begun
+        return connection, session
 
-    async def _abandon(self, attempts: Iterable[asyncio.Task[tuple[Connection, Session]]]) -> None:
-        """End attempts that are no longer needed; one that came through in the meantime is closed again."""
-        pending = set(attempts)
-        for attempt in pending:
-            attempt.cancel()
-        if pending:
-            await asyncio.wait(pending)
-        for attempt in pending:
-            if not attempt.cancelled() and attempt.exception() is None:
-                self._close(attempt.result()[0], "another manager was faster")
+    def _judge(self, address: str, error: Exception) -> tuple[Answer, str | None]:
+        """What the failure of an attempt says of the manager, and of where the leader is."""
+        if isinstance(error, SessionRefused):
+            self._note(address, error)
+            return Answer.NOT_NOW, error.leader.address if error.leader is not None else None
+        self._words.lost(address)
+        self._consider()
+        if isinstance(error, Refused):
+            return Answer.NO, None
+        return Answer.LATE if isinstance(error, TimeoutError) else Answer.NONE, None
 
-    @staticmethod
-    def _pause(refusals: int) -> float:
-        """Unreachable managers are tried at a steady pace; those that answer and refuse, less and less often."""
-        return max(ATTEMPT_PERIOD, retry_delay(refusals)) if refusals > 2 else ATTEMPT_PERIOD
+    def _discard(self, gained: tuple[Connection, Session]) -> None:
+        self._close(gained[0], "another manager was faster")
 
-    def _jittered(self, seconds: float) -> float:
-        return seconds * self.random.uniform(0.5, 1.0)
+    def _let_go(self, reason: str) -> None:
+        """Close the connections to managers that do not lead."""
+        while self._standing:
+            self._close(self._standing.popitem()[1], reason)
+
+    # -- without a leader
+
+    def _note(self, address: str, refused: SessionRefused) -> None:
+        """A manager said whether there is a leader; its word counts for a while."""
+        loop = asyncio.get_running_loop()
+        self._words.heard(address, leaderless=refused.leaderless, now=loop.time())
+        self._consider()
+
+    def _consider(self) -> None:
+        """Tell the worker whether tasks that fail are its own affair for now."""
+        if self._doubt is not None:
+            self._doubt.cancel()
+            self._doubt = None
+        loop = asyncio.get_running_loop()
+        until = self._words.leaderless_until(loop.time())
+        if until is not None:
+            self._doubt = loop.call_at(until, self._consider)
+        self.worker.set_leaderless(until is not None)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ class Situation:
     `confirmed`: a manager named the task since the agent started; until then nothing new is started, since the task may
     long run elsewhere. `missing` names secrets and configs that have not arrived. `forgotten`: the manager no longer
     assigns it. `settled`: an ended task is known not to run; a task that a manager calls ended may still. `removed`:
-    nothing of it is left here.
+    nothing of it is left here. `to_revive`: it ended, is still wanted, and no leader is there to replace it.
     """
 
     desired: TaskState
@@ -39,6 +39,7 @@ class Situation:
     forgotten: bool = False
     settled: bool = True
     removed: bool = False
+    to_revive: bool = False
 
     @property
     def unwanted(self) -> bool:
@@ -54,6 +55,7 @@ class Work(Enum):
     WATCH = "watch"
     STOP = "stop"
     REMOVE = "remove"
+    REVIVE = "run again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ def next_step(situation: Situation) -> Step:
     if situation.removed:
         return Finished() if situation.forgotten else Rest()
     if observed.terminal:
+        if situation.to_revive and not situation.unwanted:
+            return Work.REVIVE
         if not situation.settled:
             return Work.STOP
         if situation.forgotten or desired is TaskState.REMOVE:
@@ -134,7 +138,12 @@ def advanced(
 
 
 def failed(status: TaskStatus, error: str, now: int, container: ContainerStatus | None = None) -> TaskStatus:
-    """`status` after an error that is final: REJECTED before STARTING, FAILED from there on; the message stays."""
+    """`status` after an error that is final: REJECTED before STARTING, FAILED from there on; the message stays.
+
+    One that had ended already, and could not be run again, stays as it ended.
+    """
+    if status.state.terminal:
+        return explained(status, error, now)
     state = TaskState.REJECTED if status.state.rank < TaskState.STARTING.rank else TaskState.FAILED
     return msgspec.structs.replace(advanced(status, state, status.message, now, container), err=error)
 

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from agent.api_types.task import ContainerStatus, PortStatus, Task, TaskState, TaskStatus
-from agent.api_types.times import Clock
-from agent.worker import task_machine
+from agent.api_types.times import SECOND, Clock
+from agent.worker import local_restarts, task_machine
 from agent.worker.interface import (
     Controller,
     Dependencies,
@@ -30,6 +31,9 @@ Sleep = Callable[[float], Awaitable[None]]
 FIRST_RETRY = 0.25
 LAST_RETRY = 5.0
 
+REMEMBERED_ENDS = 1000
+"""Ends of a task that its restart policy can count."""
+
 
 def retry_delay(attempt: int) -> float:
     """Seconds before attempt number `attempt` (1 is the first repetition): doubled each time, 5 s at most."""
@@ -38,13 +42,19 @@ def retry_delay(attempt: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What every task of a worker shares. `drain` is the time in seconds between unbinding a task and stopping it."""
+    """What every task of a worker shares. `drain` is the time in seconds between unbinding a task and stopping it.
+
+    `leaderless` says whether tasks that end are the node's own affair for now, `ends_before` when earlier tasks of a task's
+    slot ended here.
+    """
 
     executor: Executor
     attacher: NetworkAttacher | None
     clock: Clock
     sleep: Sleep = asyncio.sleep
     drain: float = 2.0
+    leaderless: Callable[[], bool] = lambda: False
+    ends_before: Callable[[Task], Sequence[int]] = lambda task: ()
 
 
 @dataclass(slots=True)
@@ -90,6 +100,9 @@ class TaskRunner:
         self.removed = False
         self._confirmed = confirmed
         self._settled = settled
+        self._reviving = False
+        self._restarts = 0
+        self._ends: deque[int] = deque(maxlen=REMEMBERED_ENDS)
         self._dependencies = dependencies
         self._around = surroundings
         self._on_status = on_status
@@ -107,6 +120,7 @@ class TaskRunner:
             Work.WATCH: self._watch,
             Work.STOP: self._stop,
             Work.REMOVE: self._remove,
+            Work.REVIVE: self._revive,
         }
 
     # -- told from outside
@@ -116,7 +130,8 @@ class TaskRunner:
         self.task = task
         self._drained = self._drained or not drain
         self.forgotten = False
-        if not self._confirmed:
+        # A leader that has the end of a task which ran again since is right: it may long have replaced it.
+        if not self._confirmed or (self._restarts and task.status.state.terminal):
             self._confirmed = True
             self._catch_up(task.status)
         self._changed.set()
@@ -156,7 +171,15 @@ class TaskRunner:
             forgotten=self.forgotten,
             settled=self._settled,
             removed=self.removed,
+            to_revive=(self._settled or self._reviving) and self._due() is not None,
         )
+
+    def _due(self) -> int | None:
+        """When the task is to run again by this node's own decision, in nanoseconds since the epoch; None for never."""
+        if not (self._ends and self._confirmed and self._around.leaderless()) or self._dependencies(self.task)[1]:
+            return None
+        ends = [*self._around.ends_before(self.task), *self._ends]
+        return local_restarts.due(self.task, self.status.state, ends)
 
     async def run(self) -> None:
         """Step after step until the task is forgotten. Cancelling it leaves the container as it is."""
@@ -246,7 +269,7 @@ class TaskRunner:
         await self._deactivate()
         await self._detach()
         await self._look(controller)
-        self._show(task_machine.ended(self.status, end, self._around.clock(), self._seen.container))
+        self._show_end(task_machine.ended(self.status, end, self._around.clock(), self._seen.container))
 
     async def _stop(self) -> None:
         controller = await self._existing()
@@ -254,6 +277,7 @@ class TaskRunner:
         if self.status.state is TaskState.RUNNING and not self._drained and task_machine.drains(self.task):
             await self._around.sleep(self._around.drain)
         self._drained = True
+        self._reviving = False
         if controller is not None:
             await controller.shutdown()
             await self._look(controller)
@@ -261,6 +285,27 @@ class TaskRunner:
         self._settled = True
         if not self.status.state.terminal:
             self._show(self._advanced(TaskState.SHUTDOWN, "shutdown"))
+
+    async def _revive(self) -> None:
+        """Run the task again after its delay, from a container made anew. Whatever cuts this short has it stopped again."""
+        due = self._due()
+        if due is None:
+            return
+        await self._around.sleep(max(0, due - self._around.clock()) / SECOND)
+        self._reviving, self._settled = True, False
+        controller = await self._control()
+        await controller.remove()
+        await self._attach()
+        await controller.prepare()
+        await controller.start()
+        await self._look(controller)
+        await self._activate()
+        if self._due() is None:
+            return
+        self._reviving, self._settled, self._drained = False, True, False
+        self._restarts += 1
+        seen = self._seen
+        self._show(local_restarts.revived(self._restarts, self._around.clock(), seen.container, seen.ports))
 
     async def _remove(self) -> None:
         controller = await self._existing()
@@ -318,6 +363,10 @@ class TaskRunner:
         return task_machine.advanced(self.status, state, message, self._around.clock(), seen.container, seen.ports)
 
     def _explain(self, reason: str) -> None:
+        if self.status.state.terminal:
+            # How it ended is worth more to people than what keeps it from being tidied up.
+            log.info("task %s, which has ended: %s", self.task.id, reason)
+            return
         status = task_machine.explained(self.status, reason, self._around.clock())
         if status is not self.status:
             self._show(status)
@@ -333,8 +382,14 @@ class TaskRunner:
                 await self._look(self.controller)
         # A start that failed half-way may have left a process: it is stopped before the task counts as settled.
         self._settled = work is Work.PREPARE and not self._networks.maybe_attached
-        self._show(task_machine.failed(self.status, error, self._around.clock(), self._seen.container))
+        self._reviving = False
+        self._show_end(task_machine.failed(self.status, error, self._around.clock(), self._seen.container))
         return True
+
+    def _show_end(self, status: TaskStatus) -> None:
+        """The task ended by itself."""
+        self._ends.append(self._around.clock())
+        self._show(status)
 
     def _show(self, status: TaskStatus) -> None:
         self.status = status

@@ -15,7 +15,7 @@ from agent.api_types.task import Task, TaskState, TaskStatus
 from agent.api_types.times import Clock, now_ns
 from agent.rpc.connection import Handler
 from agent.rpc.messages import Assignments, ManagerAddress
-from agent.worker import task_machine
+from agent.worker import local_restarts, task_machine
 from agent.worker.dependencies import DependencyStore
 from agent.worker.interface import Controller, Executor, NetworkAttacher, TemporaryFailure
 from agent.worker.kept_state import KeptState, KeptTask, is_task_id
@@ -51,7 +51,16 @@ class Worker:
         self.managers: list[ManagerAddress] = []
         self.restored = asyncio.Event()
         """Set once `run` has read the state on disk and took its tasks up again."""
-        self._around = Surroundings(executor, attacher, clock, sleep, drain)
+        self._leaderless = False
+        self._around = Surroundings(
+            executor,
+            attacher,
+            clock,
+            sleep,
+            drain,
+            leaderless=lambda: self._leaderless,
+            ends_before=self._ends_before,
+        )
         self._clock = clock
         self._kept = KeptState(state_dir)
         self._dependencies = DependencyStore()
@@ -125,6 +134,23 @@ class Worker:
         if complete:
             self._look_for_leftovers()
 
+    def set_leaderless(self, leaderless: bool) -> None:
+        """Whether managers say that they have no leader and cannot have one: then tasks that end are run again here.
+
+        As soon as it is over, and before anything is reported, no task is run again any more.
+        """
+        if leaderless != self._leaderless:
+            self._leaderless = leaderless
+            if leaderless:
+                log.warning("the managers have no leader: tasks that fail are restarted here")
+            else:
+                log.info("tasks that fail are a leader's affair again")
+            for runner in self._runners.values():
+                runner.reconsider()
+
+    def _ends_before(self, task: Task) -> list[int]:
+        return local_restarts.ends_before(task, ((one.task, one.status) for one in self._runners.values()))
+
     def resend(self) -> None:
         """A new session: queue the newest status of every task."""
         self.outbox.resend(self._reported)
@@ -166,7 +192,9 @@ class Worker:
     async def _restore(self) -> None:
         kept = await asyncio.to_thread(self._kept.load)
         for one in kept.tasks:
-            self._hold(one.task, one.status, confirmed=False, settled=True)
+            # One that ended though it is wanted may have been about to run again.
+            settled = not (one.status.state.terminal and one.task.desired_state.rank < TaskState.SHUTDOWN.rank)
+            self._hold(one.task, one.status, confirmed=False, settled=settled)
             if _ours(one.status):
                 self._reported[one.task.id] = one.status
         self.managers = self.managers or kept.managers
@@ -232,7 +260,12 @@ class Worker:
     # -- saving, then reporting
 
     def _on_status(self, runner: TaskRunner) -> None:
-        self._mark(runner.task.id)
+        task_id = runner.task.id
+        if _fell(self._reported.get(task_id), runner.status):
+            # The task runs again: a manager that has not heard of its end is not to hear of it any more.
+            del self._reported[task_id]
+            self.outbox.drop(task_id)
+        self._mark(task_id)
 
     def _mark(self, task_id: str) -> None:
         self._unsaved.add(task_id)
@@ -274,7 +307,8 @@ class Worker:
                 raise
             finally:
                 for one in kept:
-                    if one.task.id in self._runners and _ours(one.status):
+                    runner = self._runners.get(one.task.id)
+                    if runner is not None and _ours(one.status) and not _fell(one.status, runner.status):
                         self._reported[one.task.id] = one.status
                         self.outbox.put(one.task.id, one.status)
 
@@ -288,3 +322,8 @@ class Worker:
 def _ours(status: TaskStatus) -> bool:
     """Whether the status is this node's word; up to ASSIGNED it is the manager's own."""
     return status.state.rank > task_machine.MANAGERS_LAST.rank
+
+
+def _fell(before: TaskStatus | None, now: TaskStatus) -> bool:
+    """Whether a task ended and runs again."""
+    return before is not None and before.state.rank > now.state.rank

@@ -72,6 +72,10 @@ class FakeConnection:
     def give_up_after(self, seconds: float) -> None:
         self.patience = seconds
 
+    @property
+    def closed(self) -> bool:
+        return self.ended.done()
+
     async def wait_closed(self) -> str:
         return await asyncio.shield(self.ended)
 
@@ -83,9 +87,15 @@ class FakeConnection:
 
 
 class FakeManager:
-    """The manager's side, played by the test. `mode` is what it does with a session that is opened."""
+    """The manager's side, played by the test. `mode` is what becomes of an attempt:
+
+    away (refused by its host), cut (nothing arrives; what is sent is sent again, as TCP has it), frozen (its host takes the
+    connection, it says nothing), mute (it takes the session and says nothing), accept, or what it answers to a session:
+    follower (`answer`), removed.
+    """
 
     def __init__(self, address: str, *, period: float = 1.0, mode: str = "accept") -> None:
+        self.answer = SessionEnd("this manager does not lead the cluster")
         self.address = address
         self.period = period
         self.mode = mode
@@ -100,7 +110,9 @@ class FakeManager:
         loop = asyncio.get_running_loop()
         if purpose is Purpose.CONTROL:
             self.dials.append(loop.time())
-        if self.mode == "silent":
+        while self.mode == "cut":
+            await asyncio.sleep(0.4)
+        if self.mode == "frozen":
             await loop.create_future()
         await asyncio.sleep(self.dial_time)
         if self.mode == "away":
@@ -117,33 +129,46 @@ class FakeManager:
         if self.mode == "accept":
             self.sessions.put_nowait(FakeSession(self, stream, opening))
         elif self.mode == "follower":
-            stream.break_off("this manager does not lead the cluster")
+            stream.put(self.answer)
         elif self.mode == "removed":
             stream.put(SessionEnd("node is not part of this cluster", removed=True))
 
 
 class FakeSession:
-    """A session as the manager sees it."""
+    """A session as the manager sees it; heartbeats are answered unless the manager's mode is frozen."""
 
     def __init__(self, manager: FakeManager, stream: FakeStream, opening: SessionOpen) -> None:
         self.manager = manager
         self.stream = stream
         self.opening = opening
         self.beats: list[float] = []
+        self._said: asyncio.Queue[Message | RpcError] = asyncio.Queue()
+        self._hearing = asyncio.create_task(self._hear())
 
     async def ready(self, *managers: str) -> None:
         addresses = [ManagerAddress(f"m{n}", address) for n, address in enumerate(managers)]
         await self.stream.send(SessionReady("s", int(self.manager.period * SECOND), addresses, Node(id=NODE), "c"))
 
+    async def _hear(self) -> None:
+        while True:
+            try:
+                message = await self.stream.receive()
+                if isinstance(message, Heartbeat):
+                    self.beats.append(asyncio.get_running_loop().time())
+                    if self.manager.mode != "frozen":
+                        self.stream.put(Heartbeat())
+            except RpcError as error:
+                self._said.put_nowait(error)
+                return
+            self._said.put_nowait(message)
+
     async def next(self, kind: type[Message] | None = None) -> Message:
         """The next message that is no heartbeat (unless heartbeats are asked for)."""
         while True:
-            message = await self.stream.receive()
-            if isinstance(message, Heartbeat):
-                self.beats.append(asyncio.get_running_loop().time())
-                if kind is not Heartbeat:
-                    continue
-            if kind is None or isinstance(message, kind):
+            message = await self._said.get()
+            if isinstance(message, RpcError):
+                raise message
+            if isinstance(message, kind) if kind is not None else not isinstance(message, Heartbeat):
                 return message
 
     async def until_state(self, task_id: str, state: TaskState) -> None:
@@ -246,7 +271,7 @@ def test_published_ports_and_readiness_are_passed_on(tmp_path: Path) -> None:
 def test_all_managers_are_tried_at_once_and_the_one_that_leads_is_taken(tmp_path: Path) -> None:
     async def main(loop: VirtualLoop) -> None:
         managers = [
-            FakeManager("silent:1", mode="silent"),
+            FakeManager("frozen:1", mode="frozen"),
             FakeManager("away:1", mode="away"),
             FakeManager("follows:1", mode="follower"),
             FakeManager("leads:1"),
@@ -259,7 +284,7 @@ def test_all_managers_are_tried_at_once_and_the_one_that_leads_is_taken(tmp_path
             await session.next(Heartbeat)
             assert one.keeper.session is not None
             assert one.worker.managers == [ManagerAddress("m0", "leads:1"), ManagerAddress("m1", "later:1")]
-            assert set(one.keeper.addresses()) == {"leads:1", "later:1", "silent:1", "away:1", "follows:1"}
+            assert set(one.keeper.addresses()) == {"leads:1", "later:1", "frozen:1", "away:1", "follows:1"}
 
     run_virtual(main)
 
@@ -287,7 +312,7 @@ def test_a_node_that_was_cut_off_stops_old_copies_within_a_second_of_coming_back
             await session.ready("m:1")
             await session.stream.send(Assignments(1, True, tasks=[make_task("a"), make_task("b")]))
             await session.until_state("b", TaskState.RUNNING)
-            for mode, cut in (("silent", 17.3), ("away", 21.9)):
+            for mode, cut in (("cut", 17.3), ("away", 21.9), ("cut", 0.7)):
                 manager.mode = mode
                 session.stream.break_off("cut")
                 await asyncio.sleep(cut)
@@ -307,19 +332,33 @@ def test_a_node_that_was_cut_off_stops_old_copies_within_a_second_of_coming_back
     run_virtual(main)
 
 
-def test_slow_handshakes_overlap_but_only_one_session_opens(tmp_path: Path) -> None:
+def test_slow_handshakes_are_waited_for_one_at_a_time(tmp_path: Path) -> None:
     async def main(loop: VirtualLoop) -> None:
         manager = FakeManager("m:1")
-        manager.dial_time = 3.0
+        manager.dial_time = 4.0
         async with agent(tmp_path, loop, manager):
             session = await manager.sessions.get()
-            assert len(manager.dials) > 4
-            await asyncio.sleep(1.5)
-            assert manager.opened == 1
+            assert len(manager.dials) == 1
             await session.ready("m:1")
             await session.next(Heartbeat)
-            await asyncio.sleep(10)
+            # The bulk connection does not add to what is slow already.
+            assert manager.bulk.empty()
+            await manager.bulk.get()
             assert manager.opened == 1
+
+    run_virtual(main)
+
+
+def test_a_manager_that_takes_ever_longer_is_given_ever_more_time(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager = FakeManager("m:1")
+        manager.dial_time = 18.0
+        async with agent(tmp_path, loop, manager):
+            await manager.sessions.get()
+            pauses = [b - a for a, b in itertools.pairwise(manager.dials)]
+            assert len(pauses) == 2
+            assert 5 < pauses[0] < 6
+            assert 10 < pauses[1] < 11
 
     run_virtual(main)
 
