@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,18 +12,23 @@ from urllib.parse import parse_qsl
 
 from aiohttp import HttpVersion11, web
 
+from agent.api.attempts import Attempt
 from agent.api.backend import Backend
 from agent.api.engine import Engine
 from agent.api.events import EventLog
 from agent.api.exec_table import Execs
 from agent.api.filters import Filters, parse_filters
 from agent.api.front import Front
+from agent.api.leadership import Leadership
 from agent.api.metrics import Metrics
 from agent.api.names import NameSource
 from agent.api.reads import ReadGate
 from agent.api_types.codec import decode_json, encode_json
 from agent.api_types.errors import ApiError, InvalidArgument
+from agent.api_types.identity import IdSource
 from agent.store.store import Store
+
+audit = logging.getLogger("swarmtui.audit")
 
 T = TypeVar("T")
 O = TypeVar("O")  # noqa: E741 - an object of the store
@@ -36,6 +42,10 @@ MAX_BODY = 4 * 1024 * 1024
 STALE: web.RequestKey[bool] = web.RequestKey("stale", bool)
 """Set on a request that is answered from the last known state."""
 STALE_WARNING = {"Warning": '110 swarmtui "Response is Stale"'}
+BODY: web.RequestKey[bytes] = web.RequestKey("body", bytes)
+"""The whole body of a request that may have to be sent more than once."""
+BEGUN: web.RequestKey[bool] = web.RequestKey("begun", bool)
+"""Set once a part of an answer without a length is on its way: it can be broken off, but not answered otherwise."""
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
@@ -59,7 +69,11 @@ class ApiState:
     execs: Execs
     reads: ReadGate
     metrics: Metrics
+    leadership: Leadership
     new_name: NameSource
+    new_id: IdSource
+    writes: set[asyncio.Task[web.StreamResponse]] = field(default_factory=set)
+    """Writes that run here; they end by themselves, whatever becomes of their clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +81,7 @@ class Call:
     """A request that matched a route.
 
     `path` is decoded and without the version prefix; `version` is what the client asked for, None without a prefix;
-    `params` are the parts of the path that the route names.
+    `params` are the parts of the path that the route names; `attempt` says who asks, and for the how-manieth time.
     """
 
     request: web.BaseRequest
@@ -75,12 +89,18 @@ class Call:
     path: str
     version: tuple[int, ...] | None
     params: Mapping[str, str]
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str]
+    attempt: Attempt
 
     @property
     def backend(self) -> Backend:
         """The node that answers."""
         return self.state.backend
+
+    @property
+    def writes(self) -> bool:
+        """Whether the request may change something."""
+        return self.request.method not in ("GET", "HEAD")
 
     def filters(self, *accepted: str) -> Filters:
         """The `filters` of the query; InvalidArgument for a key that the route does not know."""
@@ -125,13 +145,29 @@ class Call:
         """An answer whose body is written piece by piece; its head is sent at once."""
         stale = STALE_WARNING if STALE in self.request else {}
         response = web.StreamResponse(headers={**self.state.front.headers, **stale, "Content-Type": media})
+        self.request[BEGUN] = True
         if self.request.version >= HttpVersion11:
             response.enable_chunked_encoding()
         await response.prepare(self.request)
         return response
 
+    def break_off(self, reason: str) -> None:
+        """End an answer that has begun so that nobody takes it for complete; nothing happens to one that has not."""
+        if BEGUN in self.request:
+            if self.request.transport is not None:
+                self.request.transport.abort()
+            raise ConnectionResetError(reason)
+
+    async def keep_body(self) -> bytes:
+        """The whole body, kept for as often as it is asked for."""
+        if BODY not in self.request:
+            self.request[BODY] = await self.body()
+        return self.request[BODY]
+
     async def body(self, limit: int = MAX_BODY) -> bytes:
         """The whole body; BodyTooLarge beyond `limit` bytes, before the rest is read."""
+        if BODY in self.request:
+            return self.request[BODY]
         length = self.request.content_length
         if length is not None and length > limit:
             raise BodyTooLarge(
@@ -147,13 +183,17 @@ class Call:
 
     async def json(self, kind: type[T]) -> T:
         """The body as a `kind`; InvalidArgument says what is wrong with it."""
+        return decode_json(await self.json_body(), kind)
+
+    async def json_body(self) -> bytes:
+        """The body of a request that has to have one, of JSON; InvalidArgument when it has none."""
         media = self.request.headers.get("Content-Type", "")
         if media and media.split(";")[0].strip().lower() != "application/json":
             raise InvalidArgument(f"unsupported Content-Type header ({media}): must be 'application/json'")
         body = await self.body()
         if not body.strip():
             raise InvalidArgument("invalid JSON: got EOF while reading request body")
-        return decode_json(body, kind)
+        return body
 
 
 def parse_query(raw: str) -> dict[str, str]:
@@ -166,6 +206,24 @@ def parse_query(raw: str) -> dict[str, str]:
 
 SUBJECT: web.ResponseKey[str] = web.ResponseKey("subject", str)
 """What a write was about, for the audit line: `service web (id)`."""
+AUDITED: web.ResponseKey[bool] = web.ResponseKey("audited", bool)
+"""Set on the answer to a write whose audit line is written, here or at the leader."""
+
+
+def write_audit(call: Call, response: web.StreamResponse) -> None:
+    """Who, from where, what: one line for every write that was accepted, at the manager that made the change."""
+    if not call.writes or response.status >= 400 or AUDITED in response:
+        return
+    response[AUDITED] = True
+    audit.info(
+        "%s %s %s from %s%s: %s",
+        call.request.method,
+        call.path,
+        response.status,
+        call.attempt.caller,
+        ", sent again" if call.attempt.repeated else "",
+        response.get(SUBJECT) or "-",
+    )
 
 
 def reply(value: object, status: int = 200, *, subject: str = "") -> web.Response:

@@ -33,6 +33,8 @@ class Metrics:
         """Answers by kind of route and status."""
         self.streams: set[asyncio.Task[object]] = set()
         """Who writes the watches, events and logs that are being read."""
+        self.forwarded = 0
+        """Requests that were sent on to the leader, repeats included."""
         self._lags: Counter[float] = Counter()
         self._lag_sum = 0.0
         self._lag_count = 0
@@ -71,6 +73,9 @@ class Metrics:
         yield "# TYPE swarmtui_api_requests_total counter"
         for (kind, status), count in sorted(self.requests.items()):
             yield f'swarmtui_api_requests_total{{kind="{kind}",status="{status}"}} {count}'
+        yield "# HELP swarmtui_api_forwarded_total Requests sent on to the leader, repeats included."
+        yield "# TYPE swarmtui_api_forwarded_total counter"
+        yield f"swarmtui_api_forwarded_total {self.forwarded}"
         yield "# HELP swarmtui_api_open_streams Watches, events and logs that are being read."
         yield "# TYPE swarmtui_api_open_streams gauge"
         yield f"swarmtui_api_open_streams {len(self.streams)}"

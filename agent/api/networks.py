@@ -11,13 +11,15 @@ from aiohttp import web
 from agent.api.call import Call, done, raw_reply, reply
 from agent.api.engine import Engine, end_to_end
 from agent.api.filters import Filters, parse_filters
+from agent.api.forwarding import by_the_leader
 from agent.api.lookup import find_network, manager_store
 from agent.api.passthrough import pass_to_engine
+from agent.api.removal import remove_object
 from agent.api_types.codec import encode_json
 from agent.api_types.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from agent.api_types.network import Network
 from agent.api_types.service import Service
-from agent.store.transactions import ReadTx, WriteTx
+from agent.store.transactions import ReadTx
 
 OVERLAY_LABEL = "swarmtui.network"
 """On the bridge that carries an overlay on a host; clients see the overlay in its place."""
@@ -140,21 +142,21 @@ async def create(call: Call) -> web.StreamResponse:
 
 
 async def remove(call: Call) -> web.StreamResponse:
-    """`DELETE /networks/ID`: an overlay that no service uses, else the engine's."""
-    store = call.backend.store
+    """`DELETE /networks/ID`: an overlay that no service uses, at the leader; else the engine's."""
+    await _freshen(call)
     found = _find(call)
-    if found is None or store is None:
-        if call.state.engine is None:
-            raise NotFound(f"network {call.params['id']} not found")
-        return await pass_to_engine(call.request, call.state.engine, call.path)
+    if found is not None or call.attempt.forwarded:
+        # What another manager sent here is an overlay, and never this host's engine's business.
+        return await by_the_leader(call, _remove_overlay, lambda call: "" if found is None else found.id)
+    if call.state.engine is None:
+        raise NotFound(f"network {call.params['id']} not found")
+    return await pass_to_engine(call.request, call.state.engine, call.path)
 
-    def change(tx: WriteTx) -> None:
-        network = find_network(tx, call.params["id"])
-        _refuse_used(tx, network)
-        tx.delete(Network, network.id)
 
-    await store.update(change)
-    return done(204, subject=f"network {found.spec.name} ({found.id})")
+async def _remove_overlay(call: Call) -> web.StreamResponse:
+    store, wanted = manager_store(call.backend), call.params["id"]
+    removed = await remove_object(call, store, Network, lambda tx: find_network(tx, wanted), _refuse_used)
+    return done(204, subject=f"network {wanted if removed is None else f'{removed.spec.name} ({removed.id})'}")
 
 
 def _refuse_used(tx: ReadTx, network: Network) -> None:

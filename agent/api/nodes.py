@@ -5,13 +5,17 @@ from __future__ import annotations
 from aiohttp import web
 from msgspec.structs import replace
 
+from agent.api.attempts import changed_before
 from agent.api.call import Call, done, reply
 from agent.api.filters import Filters
 from agent.api.lookup import find_node, manager_store
+from agent.api.removal import remove_object
 from agent.api_types.common import Version
-from agent.api_types.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from agent.api_types.errors import FailedPrecondition, InvalidArgument
 from agent.api_types.fields import ApiObject, omitempty, present
 from agent.api_types.node import Node, NodeAvailability, NodeRole, NodeSpec, NodeState
+from agent.manager.group import effective_role, survives_without
+from agent.raft.interface import GroupStatus
 from agent.store.transactions import ReadTx, WriteTx
 
 MEMBERSHIPS = ("accepted", "pending")
@@ -66,7 +70,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 
 async def update(call: Call) -> web.StreamResponse:
-    """`POST /nodes/ID/update`: labels, role, availability."""
+    """`POST /nodes/ID/update`: labels, role, availability. A change of role is carried out by the cluster later."""
     store = manager_store(call.backend)
     request = await call.json(NodeSpecRequest)
     version = call.object_version("node")
@@ -75,8 +79,11 @@ async def update(call: Call) -> web.StreamResponse:
 
     def change(tx: WriteTx) -> None:
         node = find_node(tx, call.params["id"])
-        _check_role(tx, node, spec.role)
-        changed.append(tx.update(replace(node, version=Version(index=version), spec=spec)))
+        changed.append(node)
+        if not changed_before(call.attempt, tx, node, version, node.spec == spec):
+            if node.spec.role is NodeRole.MANAGER and spec.role is NodeRole.WORKER:
+                _check_demotion(tx, node, call.backend.group)
+            tx.update(replace(node, version=Version(index=version), spec=spec))
 
     await store.update(change)
     return done(subject=f"node {changed[0].description.hostname} ({changed[0].id})")
@@ -93,32 +100,30 @@ def _accept(request: NodeSpecRequest) -> NodeSpec:
     )
 
 
-def _check_role(tx: ReadTx, node: Node, role: NodeRole) -> None:
-    if node.spec.role is NodeRole.MANAGER and role is NodeRole.WORKER:
-        managers = [other for other in tx.all(Node) if other.spec.role is NodeRole.MANAGER]
-        if len(managers) <= 1:
-            raise FailedPrecondition.grpc("attempting to demote the last manager of the swarm")
-    if node.spec.role is NodeRole.WORKER and role is NodeRole.MANAGER:
-        raise Unimplemented.grpc("this version keeps a single manager: nodes cannot be promoted yet")
+def _check_demotion(tx: ReadTx, node: Node, group: GroupStatus | None) -> None:
+    """The cluster keeps a manager, and those that stay keep their majority (swarmkit manager/controlapi/node.go)."""
+    managers = [other for other in tx.all(Node) if other.spec.role is NodeRole.MANAGER]
+    if len(managers) <= 1:
+        raise FailedPrecondition.grpc("attempting to demote the last manager of the swarm")
+    if group is not None and not survives_without(group, node.id):
+        raise FailedPrecondition.grpc("can't remove member from the raft: this would result in a loss of quorum")
 
 
 async def remove(call: Call) -> web.StreamResponse:
     """`DELETE /nodes/ID`: refused for managers, and without `force` for a node that lives."""
     store = manager_store(call.backend)
     force = call.flag("force", lenient=True)
-    removed: list[Node] = []
+    wanted = call.params["id"]
 
-    def change(tx: WriteTx) -> None:
-        node = find_node(tx, call.params["id"])
-        if node.spec.role is NodeRole.MANAGER:
+    def check(tx: ReadTx, node: Node) -> None:
+        # A node that was demoted counts as a manager until it has left the group: without its vote nobody could be removed.
+        if effective_role(node, call.backend.group) is NodeRole.MANAGER:
             raise FailedPrecondition.grpc(
                 f"node {node.id} is a cluster manager and is a member of the raft cluster. "
                 "It must be demoted to worker before removal"
             )
         if not force and node.status.state is NodeState.READY:
             raise FailedPrecondition.grpc(f"node {node.id} is not down and can't be removed")
-        tx.delete(Node, node.id)
-        removed.append(node)
 
-    await store.update(change)
-    return done(subject=f"node {removed[0].description.hostname} ({removed[0].id})")
+    removed = await remove_object(call, store, Node, lambda tx: find_node(tx, wanted), check)
+    return done(subject=f"node {wanted if removed is None else f'{removed.description.hostname} ({removed.id})'}")

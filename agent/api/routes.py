@@ -1,16 +1,15 @@
 """The table of the front door: which request is the swarm's own, which is merged with the engine's answer, which is passed on.
 
-One row a route. What no row names is passed to the host's engine, or refused with the reason where there is none.
+One row a route. What no row names is passed to the host's engine, or refused with the reason where there is none. Of the
+swarm's own a row says which manager answers: the one that is asked, from its own store, or the leader.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-
-from aiohttp import web
 
 from agent.api import (
     containers,
@@ -29,8 +28,11 @@ from agent.api import (
     watch,
 )
 from agent.api.call import Call
-
-Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+from agent.api.forwarding import Handler, ObjectOf
+from agent.api.lookup import find_config, find_node, find_secret, find_service
+from agent.api_types.errors import ApiError
+from agent.store.tables import StoreObject
+from agent.store.transactions import ReadTx
 
 
 class RouteKind(StrEnum):
@@ -46,17 +48,54 @@ class RouteKind(StrEnum):
     """The host's engine."""
 
 
+class By(StrEnum):
+    """Which manager answers."""
+
+    HERE = "here"
+    """The one that is asked: from its own store, or because it is about this node alone."""
+    LEADER = "leader"
+    """The one that leads; the others send the request on."""
+    BOTH = "both"
+    """The one that is asked, with the leader's help where only that one can know or change something."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A row: `{name}` in the pattern is one part of the path, `{name*}` one or more of them."""
+    """A row: `{name}` in the pattern is one part of the path, `{name*}` one or more of them.
+
+    `object_of` names the object that a write makes or removes, before it is sent to the leader (see `attempts`).
+    """
 
     method: str
     pattern: str
     kind: RouteKind
     handler: Handler
+    by: By = By.HERE
+    object_of: ObjectOf | None = None
 
 
 OWN, MERGED, PROCESS = RouteKind.OWN, RouteKind.MERGED, RouteKind.PROCESS
+LEADER, BOTH = By.LEADER, By.BOTH
+
+
+def _new_object(call: Call) -> str:
+    return call.state.new_id()
+
+
+def _object(find: Callable[[ReadTx, str], StoreObject]) -> ObjectOf:
+    """The id of the object that the path names, as far as this manager knows it."""
+
+    def object_of(call: Call) -> str:
+        store = call.backend.store
+        if store is None:
+            return ""
+        try:
+            return store.view(lambda tx: find(tx, call.params["id"])).id
+        except ApiError:
+            return ""
+
+    return object_of
+
 
 ROUTES: tuple[Route, ...] = (
     Route("HEAD", "/_ping", MERGED, system.ping),
@@ -67,41 +106,41 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/networks", MERGED, networks.list_networks),
     Route("GET", "/networks/{id*}", MERGED, networks.inspect),
     Route("POST", "/networks/create", MERGED, networks.create),
-    Route("DELETE", "/networks/{id*}", MERGED, networks.remove),
+    Route("DELETE", "/networks/{id*}", MERGED, networks.remove, BOTH),
     Route("GET", "/swarm", OWN, swarm.inspect),
     Route("POST", "/swarm/init", OWN, swarm.init),
     Route("POST", "/swarm/join", OWN, swarm.join),
     Route("POST", "/swarm/leave", OWN, swarm.leave),
-    Route("POST", "/swarm/update", OWN, swarm.update),
-    Route("GET", "/swarm/unlockkey", OWN, swarm.unlock_key),
+    Route("POST", "/swarm/update", OWN, swarm.update, LEADER),
+    Route("GET", "/swarm/unlockkey", OWN, swarm.unlock_key, LEADER),
     Route("POST", "/swarm/unlock", OWN, swarm.unlock),
     Route("GET", "/nodes", OWN, nodes.list_nodes),
     Route("GET", "/nodes/{id}", OWN, nodes.inspect),
-    Route("POST", "/nodes/{id}/update", OWN, nodes.update),
-    Route("DELETE", "/nodes/{id}", OWN, nodes.remove),
+    Route("POST", "/nodes/{id}/update", OWN, nodes.update, LEADER),
+    Route("DELETE", "/nodes/{id}", OWN, nodes.remove, LEADER, _object(find_node)),
     Route("GET", "/services", OWN, services.list_services),
-    Route("POST", "/services/create", OWN, services.create),
+    Route("POST", "/services/create", OWN, services.create, LEADER, _new_object),
     Route("GET", "/services/{id}", OWN, services.inspect),
-    Route("POST", "/services/{id}/update", OWN, services.update),
-    Route("DELETE", "/services/{id}", OWN, services.remove),
-    Route("GET", "/services/{id}/logs", OWN, logs.of_service),
+    Route("POST", "/services/{id}/update", OWN, services.update, LEADER),
+    Route("DELETE", "/services/{id}", OWN, services.remove, LEADER, _object(find_service)),
+    Route("GET", "/services/{id}/logs", OWN, logs.of_service, LEADER),
     Route("GET", "/tasks", OWN, tasks.list_tasks),
     Route("GET", "/tasks/{id}", OWN, tasks.inspect),
-    Route("GET", "/tasks/{id}/logs", OWN, logs.of_task),
-    Route("GET", "/secrets", OWN, secrets.list_secrets),
-    Route("POST", "/secrets/create", OWN, secrets.create_secret),
-    Route("GET", "/secrets/{id}", OWN, secrets.inspect_secret),
-    Route("POST", "/secrets/{id}/update", OWN, secrets.update_secret),
-    Route("DELETE", "/secrets/{id}", OWN, secrets.remove_secret),
-    Route("GET", "/configs", OWN, secrets.list_configs),
-    Route("POST", "/configs/create", OWN, secrets.create_config),
-    Route("GET", "/configs/{id}", OWN, secrets.inspect_config),
-    Route("POST", "/configs/{id}/update", OWN, secrets.update_config),
-    Route("DELETE", "/configs/{id}", OWN, secrets.remove_config),
+    Route("GET", "/tasks/{id}/logs", OWN, logs.of_task, LEADER),
+    Route("GET", "/secrets", OWN, secrets.SECRETS.list),
+    Route("POST", "/secrets/create", OWN, secrets.SECRETS.create, LEADER, _new_object),
+    Route("GET", "/secrets/{id}", OWN, secrets.SECRETS.inspect),
+    Route("POST", "/secrets/{id}/update", OWN, secrets.SECRETS.update, LEADER),
+    Route("DELETE", "/secrets/{id}", OWN, secrets.SECRETS.remove, LEADER, _object(find_secret)),
+    Route("GET", "/configs", OWN, secrets.CONFIGS.list),
+    Route("POST", "/configs/create", OWN, secrets.CONFIGS.create, LEADER, _new_object),
+    Route("GET", "/configs/{id}", OWN, secrets.CONFIGS.inspect),
+    Route("POST", "/configs/{id}/update", OWN, secrets.CONFIGS.update, LEADER),
+    Route("DELETE", "/configs/{id}", OWN, secrets.CONFIGS.remove, LEADER, _object(find_config)),
     Route("GET", "/swarmtui/v1/watch", OWN, watch.stream),
     Route("GET", "/swarmtui/v1/metrics", OWN, metrics.show),
-    Route("GET", "/swarmtui/v1/explain/task/{id}", OWN, explain.task),
-    Route("GET", "/swarmtui/v1/explain/service/{id}", OWN, explain.service),
+    Route("GET", "/swarmtui/v1/explain/task/{id}", OWN, explain.task, LEADER),
+    Route("GET", "/swarmtui/v1/explain/service/{id}", OWN, explain.service, LEADER),
     Route("GET", "/containers/json", PROCESS, containers.list_containers),
     Route("GET", "/containers/{id*}/json", PROCESS, containers.inspect),
     Route("GET", "/containers/{id}/logs", PROCESS, containers.logs),

@@ -1,22 +1,119 @@
-"""`/secrets` and `/configs` (swarmkit manager/controlapi/secret.go, config.go): the data is written once, labels change."""
+"""`/secrets` and `/configs` (swarmkit manager/controlapi/secret.go, config.go): the data is written once, labels change.
+
+Both are of one shape: `SECRETS` and `CONFIGS` say where they differ, and their methods are the routes' handlers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from aiohttp import web
 from msgspec.structs import replace
 
+from agent.api.attempts import changed_before, chosen_id, made_before
 from agent.api.call import Call, done, reply
 from agent.api.filters import Filters
 from agent.api.lookup import find_config, find_secret, manager_store
+from agent.api.removal import remove_object
 from agent.api.views import secret_view
+from agent.api_types.codec import decode_json
 from agent.api_types.common import Version
+from agent.api_types.container import ContainerSpec
 from agent.api_types.errors import AlreadyExists, InvalidArgument
 from agent.api_types.secret import Config, ConfigSpec, Secret, SecretSpec
 from agent.api_types.service import Service
 from agent.api_types.validation import validate_config_spec, validate_secret_spec
-from agent.store.transactions import WriteTx
+from agent.store.transactions import ReadTx, WriteTx
+
+T = TypeVar("T", Secret, Config)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedData(Generic[T]):
+    """The routes of one kind of named bytes."""
+
+    noun: str
+    table: type[T]
+    make: Callable[[bytes], T]
+    """An object with the spec that is a request's body, which InvalidArgument refuses."""
+    check: Callable[[T], None]
+    """Refuses what cannot be created."""
+    find: Callable[[ReadTx, str], T]
+    shown: Callable[[T], T]
+    """An object as clients see it."""
+    used_by: Callable[[ContainerSpec], Iterable[str]]
+    """The ids of those that a container uses."""
+    filters: tuple[str, ...]
+
+    async def list(self, call: Call) -> web.StreamResponse:
+        """`GET /secrets`, in order of id."""
+        store = manager_store(call.backend)
+        filters = call.filters(*self.filters)
+        await call.fresh(store)
+        found = store.view(lambda tx: [item for item in tx.all(self.table) if _matches(filters, item)])
+        return reply([self.shown(item) for item in sorted(found, key=lambda item: item.id)])
+
+    async def inspect(self, call: Call) -> web.StreamResponse:
+        """`GET /secrets/ID`."""
+        store = manager_store(call.backend)
+        await call.fresh(store)
+        return reply(self.shown(store.view(lambda tx: self.find(tx, call.params["id"]))))
+
+    async def create(self, call: Call) -> web.StreamResponse:
+        """`POST /secrets/create`."""
+        store = manager_store(call.backend)
+        wanted = self.make(await call.json_body())
+        self.check(wanted)
+        name = wanted.spec.name
+        created: list[T] = []
+
+        def change(tx: WriteTx) -> None:
+            before = made_before(call.attempt, tx, self.table)
+            if before is None and tx.find(self.table, "name", name):
+                raise AlreadyExists.grpc(f"{self.noun} {name} already exists")
+            created.append(before or tx.create(replace(wanted, id=chosen_id(call.attempt, tx))))
+
+        await store.update(change)
+        return reply({"ID": created[0].id}, 201, subject=f"{self.noun} {name} ({created[0].id})")
+
+    async def update(self, call: Call) -> web.StreamResponse:
+        """`POST /secrets/ID/update`: labels alone."""
+        store = manager_store(call.backend)
+        spec = self.make(await call.json_body()).spec
+        version = call.object_version(self.noun)
+
+        def change(tx: WriteTx) -> None:
+            stored = self.find(tx, call.params["id"])
+            if spec.name != stored.spec.name or (spec.data and spec.data != stored.spec.data):
+                raise InvalidArgument.grpc("only updates to Labels are allowed")
+            if not changed_before(call.attempt, tx, stored, version, stored.spec.labels == spec.labels):
+                relabelled = replace(stored.spec, labels=spec.labels)
+                tx.update(replace(stored, version=Version(index=version), spec=relabelled))
+
+        await store.update(change)
+        return done(subject=f"{self.noun} {spec.name}")
+
+    async def remove(self, call: Call) -> web.StreamResponse:
+        """`DELETE /secrets/ID`, refused while a service uses it."""
+        store = manager_store(call.backend)
+        wanted = call.params["id"]
+        removed = await remove_object(call, store, self.table, lambda tx: self.find(tx, wanted), self._refuse_used)
+        name = wanted if removed is None else f"{removed.spec.name} ({removed.id})"
+        return done(204, subject=f"{self.noun} {name}")
+
+    def _refuse_used(self, tx: ReadTx, item: T) -> None:
+        names = [service.spec.name for service in tx.all(Service) if item.id in self._ids(service)]
+        if names:
+            services = "service" if len(names) == 1 else "services"
+            raise InvalidArgument.grpc(
+                f"{self.noun} '{item.spec.name}' is in use by the following {services}: {', '.join(names)}"
+            )
+
+    def _ids(self, service: Service) -> frozenset[str]:
+        container = service.spec.task_template.container_spec
+        return frozenset() if container is None else frozenset(self.used_by(container))
 
 
 def _matches(filters: Filters, item: Secret | Config) -> bool:
@@ -28,146 +125,23 @@ def _matches(filters: Filters, item: Secret | Config) -> bool:
     return (named or not asked) and filters.labels("label", item.spec.labels)
 
 
-def _refuse_used(noun: str, name: str, users: Iterable[str]) -> None:
-    names = list(users)
-    if names:
-        services = "service" if len(names) == 1 else "services"
-        raise InvalidArgument.grpc(f"{noun} '{name}' is in use by the following {services}: {', '.join(names)}")
-
-
-async def list_secrets(call: Call) -> web.StreamResponse:
-    """`GET /secrets`, in order of id, without data."""
-    store = manager_store(call.backend)
-    filters = call.filters("names", "name", "id", "label")
-    await call.fresh(store)
-    found = store.view(lambda tx: [secret for secret in tx.all(Secret) if _matches(filters, secret)])
-    return reply([secret_view(secret) for secret in sorted(found, key=lambda secret: secret.id)])
-
-
-async def inspect_secret(call: Call) -> web.StreamResponse:
-    """`GET /secrets/ID`."""
-    store = manager_store(call.backend)
-    await call.fresh(store)
-    return reply(secret_view(store.view(lambda tx: find_secret(tx, call.params["id"]))))
-
-
-async def create_secret(call: Call) -> web.StreamResponse:
-    """`POST /secrets/create`."""
-    store = manager_store(call.backend)
-    spec = await call.json(SecretSpec)
-    validate_secret_spec(spec)
-    created: list[Secret] = []
-
-    def change(tx: WriteTx) -> None:
-        if tx.find(Secret, "name", spec.name):
-            raise AlreadyExists.grpc(f"secret {spec.name} already exists")
-        created.append(tx.create(Secret(spec=spec)))
-
-    await store.update(change)
-    return reply({"ID": created[0].id}, 201, subject=f"secret {spec.name} ({created[0].id})")
-
-
-async def update_secret(call: Call) -> web.StreamResponse:
-    """`POST /secrets/ID/update`: labels alone."""
-    store = manager_store(call.backend)
-    spec = await call.json(SecretSpec)
-    version = call.object_version("secret")
-
-    def change(tx: WriteTx) -> None:
-        stored = find_secret(tx, call.params["id"])
-        if spec.name != stored.spec.name or (spec.data and spec.data != stored.spec.data):
-            raise InvalidArgument.grpc("only updates to Labels are allowed")
-        tx.update(replace(stored, version=Version(index=version), spec=replace(stored.spec, labels=spec.labels)))
-
-    await store.update(change)
-    return done(subject=f"secret {spec.name}")
-
-
-async def remove_secret(call: Call) -> web.StreamResponse:
-    """`DELETE /secrets/ID`, refused while a service uses it."""
-    store = manager_store(call.backend)
-    removed: list[Secret] = []
-
-    def change(tx: WriteTx) -> None:
-        secret = find_secret(tx, call.params["id"])
-        users = [service.spec.name for service in tx.all(Service) if secret.id in _secret_ids(service)]
-        _refuse_used("secret", secret.spec.name, users)
-        tx.delete(Secret, secret.id)
-        removed.append(secret)
-
-    await store.update(change)
-    return done(204, subject=f"secret {removed[0].spec.name} ({removed[0].id})")
-
-
-def _secret_ids(service: Service) -> frozenset[str]:
-    container = service.spec.task_template.container_spec
-    return frozenset(reference.secret_id for reference in container.secrets) if container is not None else frozenset()
-
-
-async def list_configs(call: Call) -> web.StreamResponse:
-    """`GET /configs`, in order of id."""
-    store = manager_store(call.backend)
-    filters = call.filters("name", "id", "label")
-    await call.fresh(store)
-    found = store.view(lambda tx: [config for config in tx.all(Config) if _matches(filters, config)])
-    return reply(sorted(found, key=lambda config: config.id))
-
-
-async def inspect_config(call: Call) -> web.StreamResponse:
-    """`GET /configs/ID`."""
-    store = manager_store(call.backend)
-    await call.fresh(store)
-    return reply(store.view(lambda tx: find_config(tx, call.params["id"])))
-
-
-async def create_config(call: Call) -> web.StreamResponse:
-    """`POST /configs/create`."""
-    store = manager_store(call.backend)
-    spec = await call.json(ConfigSpec)
-    validate_config_spec(spec)
-    created: list[Config] = []
-
-    def change(tx: WriteTx) -> None:
-        if tx.find(Config, "name", spec.name):
-            raise AlreadyExists.grpc(f"config {spec.name} already exists")
-        created.append(tx.create(Config(spec=spec)))
-
-    await store.update(change)
-    return reply({"ID": created[0].id}, 201, subject=f"config {spec.name} ({created[0].id})")
-
-
-async def update_config(call: Call) -> web.StreamResponse:
-    """`POST /configs/ID/update`: labels alone."""
-    store = manager_store(call.backend)
-    spec = await call.json(ConfigSpec)
-    version = call.object_version("config")
-
-    def change(tx: WriteTx) -> None:
-        stored = find_config(tx, call.params["id"])
-        if spec.name != stored.spec.name or (spec.data and spec.data != stored.spec.data):
-            raise InvalidArgument.grpc("only updates to Labels are allowed")
-        tx.update(replace(stored, version=Version(index=version), spec=replace(stored.spec, labels=spec.labels)))
-
-    await store.update(change)
-    return done(subject=f"config {spec.name}")
-
-
-async def remove_config(call: Call) -> web.StreamResponse:
-    """`DELETE /configs/ID`, refused while a service uses it."""
-    store = manager_store(call.backend)
-    removed: list[Config] = []
-
-    def change(tx: WriteTx) -> None:
-        config = find_config(tx, call.params["id"])
-        users = [service.spec.name for service in tx.all(Service) if config.id in _config_ids(service)]
-        _refuse_used("config", config.spec.name, users)
-        tx.delete(Config, config.id)
-        removed.append(config)
-
-    await store.update(change)
-    return done(204, subject=f"config {removed[0].spec.name} ({removed[0].id})")
-
-
-def _config_ids(service: Service) -> frozenset[str]:
-    container = service.spec.task_template.container_spec
-    return frozenset(reference.config_id for reference in container.configs) if container is not None else frozenset()
+SECRETS = NamedData(
+    noun="secret",
+    table=Secret,
+    make=lambda body: Secret(spec=decode_json(body, SecretSpec)),
+    check=lambda secret: validate_secret_spec(secret.spec),
+    find=find_secret,
+    shown=secret_view,
+    used_by=lambda container: [reference.secret_id for reference in container.secrets],
+    filters=("names", "name", "id", "label"),
+)
+CONFIGS = NamedData(
+    noun="config",
+    table=Config,
+    make=lambda body: Config(spec=decode_json(body, ConfigSpec)),
+    check=lambda config: validate_config_spec(config.spec),
+    find=find_config,
+    shown=lambda config: config,
+    used_by=lambda container: [reference.config_id for reference in container.configs],
+    filters=("name", "id", "label"),
+)

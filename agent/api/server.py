@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import socket as sockets
 import struct
@@ -15,26 +16,29 @@ from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import PayloadEncodingError
 from aiohttp.web_protocol import RequestHandler
 
+from agent.api.attempts import OUTCOME, UNKNOWN_OUTCOME, Outcome, received_attempt
 from agent.api.backend import Backend
-from agent.api.call import STALE, STALE_WARNING, SUBJECT, ApiState, Call, parse_query, refused, reply
+from agent.api.call import STALE, STALE_WARNING, ApiState, Call, parse_query, refused, reply, write_audit
 from agent.api.containers import NO_ENGINE
 from agent.api.engine import Engine
 from agent.api.events import EventLog
 from agent.api.exec_table import Execs
+from agent.api.forwarding import by_the_leader
 from agent.api.front import Front
+from agent.api.leadership import Leadership
 from agent.api.listening import SOCKET_GROUP, ListeningSocket, open_socket
 from agent.api.lookup import NO_LEADER
 from agent.api.metrics import Metrics
 from agent.api.names import random_name
 from agent.api.passthrough import RelayedResponse, allow_body, pass_to_engine
 from agent.api.reads import ReadGate
-from agent.api.routes import Match, RouteKind, find_route
+from agent.api.routes import By, Match, RouteKind, find_route
 from agent.api.splice import TakenOver, is_gone
 from agent.api_types.errors import ApiError, InvalidArgument, NotFound, Unavailable, Unimplemented
+from agent.api_types.identity import IdSource, new_id
 from agent.raft.interface import NotLeader, OutcomeUnknown
 
 log = logging.getLogger("swarmtui.api")
-audit = logging.getLogger("swarmtui.audit")
 
 SHUTDOWN_PATIENCE = 2.0
 """Seconds that requests under way have when the server stops."""
@@ -45,7 +49,13 @@ class ApiServer:
     """The front door of one node. `async with ApiServer(backend, path) as server:` serves until the block ends."""
 
     def __init__(
-        self, backend: Backend, socket_path: str, *, group: str | None = SOCKET_GROUP, rng: random.Random | None = None
+        self,
+        backend: Backend,
+        socket_path: str,
+        *,
+        group: str | None = SOCKET_GROUP,
+        rng: random.Random | None = None,
+        ids: IdSource = new_id,
     ) -> None:
         engine = None if backend.engine_socket is None else Engine(backend.engine_socket)
         names = rng or random.Random()
@@ -57,14 +67,16 @@ class ApiServer:
             execs=Execs(),
             reads=ReadGate(),
             metrics=Metrics(time.monotonic),
+            leadership=Leadership(backend),
             new_name=lambda: random_name(names),
+            new_id=ids,
         )
         self._socket_path = socket_path
         self._group = group
         self._socket: ListeningSocket | None = None
         self._http: web.Server | None = None
         self._listener: asyncio.Server | None = None
-        self._lag: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
 
     @property
     def metrics(self) -> Metrics:
@@ -77,23 +89,28 @@ class ApiServer:
         self._socket = open_socket(self._socket_path, self._group)
         self._http = _Http(self._answer)
         self._listener = await asyncio.get_running_loop().create_unix_server(self._http, sock=self._socket.sock)
-        self._lag = asyncio.create_task(self._state.metrics.measure_lag())
+        self._watches = [
+            asyncio.create_task(self._state.metrics.measure_lag(), name="api-lag"),
+            asyncio.create_task(self._state.leadership.run(), name="api-leadership"),
+        ]
         self._state.events.listen_to(self._state.backend.store)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._socket is None or self._listener is None or self._http is None or self._lag is None:
+        if self._socket is None or self._listener is None or self._http is None:
             return
         self._listener.close()
-        self._lag.cancel()
-        await asyncio.gather(self._lag, return_exceptions=True)
         await self._state.events.close()
         for stream in self._state.metrics.streams:
             stream.cancel()
         self._http.pre_shutdown()
         await self._http.shutdown(SHUTDOWN_PATIENCE)
+        left = [*self._state.writes, *self._watches]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
         await self._state.execs.close()
         await self._state.reads.close()
         if self._state.engine is not None:
@@ -104,67 +121,68 @@ class ApiServer:
         """The answer to one request, with the headers that every answer has."""
         match = find_route(request.method, request.path)
         self._state.events.listen_to(self._state.backend.store)
+        call = self._call(request, match)
+        outcome: Outcome | None = None
         try:
-            response = await self._dispatch(request, match)
+            response = await self._dispatch(call, match)
         except ApiError as error:
             response = refused(error)
         except PayloadEncodingError as error:
             response = refused(InvalidArgument(f"the request's body is incomplete: {error.message}"))
         except NotLeader:
             response = refused(Unavailable(NO_LEADER))
+            outcome = Outcome.NOT_TAKEN
         except OutcomeUnknown:
-            response = refused(
-                Unavailable(
-                    "rpc error: code = Unavailable desc = the leader was lost: the change may or may not be made"
-                )
-            )
+            response = refused(Unavailable(UNKNOWN_OUTCOME))
+            outcome = Outcome.UNKNOWN
         self._state.events.listen_to(self._state.backend.store)
         self._state.metrics.requests[match.kind.value, response.status] += 1
         if isinstance(response, TakenOver | RelayedResponse):
             return response
         if not response.prepared:
+            if outcome is not None and call.attempt.forwarded:
+                response.headers[OUTCOME] = outcome
             ours = {**self._state.front.headers, **(STALE_WARNING if STALE in request else {})}
             response.headers.extend((name, value) for name, value in ours.items() if name not in response.headers)
-        if match.kind is not RouteKind.PASSED and request.method not in ("GET", "HEAD") and response.status < 400:
-            _write_audit(request, match, response)
+        if match.kind is not RouteKind.PASSED:
+            write_audit(call, response)
         return response
 
-    async def _dispatch(self, request: web.BaseRequest, match: Match) -> web.StreamResponse:
-        if match.route is None:
+    def _call(self, request: web.BaseRequest, match: Match) -> Call:
+        pid, peer = _peer(request)
+        attempt = received_attempt(request.headers, own_process=pid == os.getpid(), peer=peer)
+        query = parse_query(request.query_string)
+        return Call(request, self._state, match.path, match.version, match.params, query, attempt)
+
+    async def _dispatch(self, call: Call, match: Match) -> web.StreamResponse:
+        request, route = call.request, match.route
+        if route is None:
             if match.kind is RouteKind.OWN or match.path == "/":
                 raise NotFound("page not found")
             if self._state.engine is None:
                 raise Unimplemented(f"{request.method} {match.path}: {NO_ENGINE}")
         if self._state.engine is not None and match.kind in (RouteKind.PASSED, RouteKind.PROCESS):
             return await pass_to_engine(request, self._state.engine, match.path)
-        assert match.route is not None
+        assert route is not None
         if match.kind is not RouteKind.MERGED:
             await allow_body(request)
-        query = parse_query(request.query_string)
-        return await match.route.handler(Call(request, self._state, match.path, match.version, match.params, query))
+        if route.by is By.LEADER:
+            return await by_the_leader(call, route.handler, route.object_of)
+        return await route.handler(call)
 
 
-def _write_audit(request: web.BaseRequest, match: Match, response: web.StreamResponse) -> None:
-    """Who, from where, what: one line for every write that was accepted."""
-    audit.info(
-        "%s %s %s from %s: %s",
-        request.method,
-        match.path,
-        response.status,
-        _peer(request),
-        response.get(SUBJECT) or "-",
-    )
-
-
-def _peer(request: web.BaseRequest) -> str:
-    """The process at the other end of the socket, as the kernel vouches for it."""
+def _peer(request: web.BaseRequest) -> tuple[int, str]:
+    """The process at the other end of the socket, as the kernel vouches for it: its number, and who it is for people."""
     transport = request.transport
     sock = None if transport is None else transport.get_extra_info("socket")
     if sock is None:
-        return "a client that is gone"
-    raw = sock.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, struct.calcsize("3i"))
+        return 0, "a client that is gone"
+    try:
+        raw = sock.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, struct.calcsize("3i"))
+    except OSError:
+        return 0, "a client that is gone"
     pid, uid, gid = struct.unpack("3i", raw)
-    return f"uid={uid} gid={gid} pid={pid}"
+    return pid, f"uid={uid} gid={gid} pid={pid}"
 
 
 class _Http(web.Server):

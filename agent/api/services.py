@@ -5,11 +5,13 @@ from __future__ import annotations
 from aiohttp import web
 from msgspec.structs import replace
 
+from agent.api.attempts import changed_before, chosen_id, made_before
 from agent.api.call import Call, done, reply, reply_list
 from agent.api.conversion import accept_service_spec
 from agent.api.filters import Filters
 from agent.api.lookup import find_network, find_service, manager_store
 from agent.api.ports import check_port_conflicts
+from agent.api.removal import remove_object
 from agent.api.views import service_view
 from agent.api_types.common import Version
 from agent.api_types.container import PullOptions
@@ -109,6 +111,10 @@ async def create(call: Call) -> web.StreamResponse:
     created: list[Service] = []
 
     def change(tx: WriteTx) -> None:
+        before = made_before(call.attempt, tx, Service)
+        if before is not None:
+            created.append(before)
+            return
         accepted = _accept(tx, spec)
         check_port_conflicts(tx, accepted, service_id="")
         _check_references(tx, accepted)
@@ -116,7 +122,8 @@ async def create(call: Call) -> web.StreamResponse:
             raise AlreadyExists.grpc(f"name conflicts with an existing object: service {accepted.name} already exists")
         is_job = accepted.mode.replicated_job is not None or accepted.mode.global_job is not None
         job = JobStatus(last_execution=format_time(tx.clock())) if is_job else None
-        created.append(tx.create(Service(spec=accepted, job_status=job, spec_version=UNCOMMITTED)))
+        service = Service(id=chosen_id(call.attempt, tx), spec=accepted, job_status=job, spec_version=UNCOMMITTED)
+        created.append(tx.create(service))
 
     await store.update(change)
     return reply({"ID": created[0].id}, 201, subject=f"service {created[0].spec.name} ({created[0].id})")
@@ -188,6 +195,9 @@ async def update(call: Call) -> web.StreamResponse:
         if rollback not in ("", "none", "previous"):
             raise Unknown(f"unrecognized rollback option {rollback}")
         accepted = _accept(tx, _with_auth(spec, auth or kept))
+        if changed_before(call.attempt, tx, stored, version, _is_there(stored, accepted, rollback)):
+            changed.append(stored)
+            return
         if accepted.endpoint_spec != stored.spec.endpoint_spec:
             check_port_conflicts(tx, accepted, service_id=stored.id)
         _check_change(stored.spec, accepted)
@@ -201,6 +211,14 @@ async def update(call: Call) -> web.StreamResponse:
 
     await store.update(change)
     return reply({"Warnings": None}, subject=f"service {changed[0].spec.name} ({changed[0].id})")
+
+
+def _is_there(stored: Service, accepted: ServiceSpec, rollback: str) -> bool:
+    """Whether the service shows the update that is asked for; a rollback has put the spec that came with it behind."""
+    if rollback != "previous":
+        return stored.spec == accepted
+    rolled = stored.update_status is not None and stored.update_status.state.startswith("rollback")
+    return rolled and stored.previous_spec == accepted
 
 
 def _auth(call: Call) -> PullOptions | None:
@@ -268,12 +286,6 @@ def _rolled_back(stored: Service, now: str) -> Service:
 async def remove(call: Call) -> web.StreamResponse:
     """`DELETE /services/ID`; its tasks are stopped by the cluster."""
     store = manager_store(call.backend)
-    removed: list[Service] = []
-
-    def change(tx: WriteTx) -> None:
-        service = find_service(tx, call.params["id"])
-        tx.delete(Service, service.id)
-        removed.append(service)
-
-    await store.update(change)
-    return done(subject=f"service {removed[0].spec.name} ({removed[0].id})")
+    wanted = call.params["id"]
+    removed = await remove_object(call, store, Service, lambda tx: find_service(tx, wanted), lambda tx, service: None)
+    return done(subject=f"service {wanted if removed is None else f'{removed.spec.name} ({removed.id})'}")

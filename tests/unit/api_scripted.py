@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 
 from agent.api.backend import Explainer, LocalState, LogOptions, LogReader, LogsMissing
 from agent.api.server import ApiServer
+from agent.api_types.errors import Unavailable
 from agent.api_types.identity import new_id
 from agent.api_types.node import (
     EngineDescription,
@@ -29,11 +31,27 @@ from agent.api_types.times import SECOND, now_ns
 from agent.pki.root import RootCA
 from agent.pki.tokens import make_secret, parse_token
 from agent.pki.unlock import make_unlock_key
+from agent.raft.interface import GroupStatus, MemberRole, MemberStatus
 from agent.rpc.messages import LogRecord, ManagerAddress
 from agent.store.store import Store
 from agent.store.tables import StoreObject
 from agent.store.transactions import WriteTx
 from agent.worker.interface import Executor
+
+
+def alone(member_id: str, address: str) -> GroupStatus:
+    """The group of a single manager."""
+    return GroupStatus(
+        member_id=member_id,
+        role=MemberRole.LEADER,
+        term=1,
+        leader=member_id,
+        leading=True,
+        committed=0,
+        applied=0,
+        last_index=0,
+        members=(MemberStatus(member_id, address, True, 0, True),),
+    )
 
 
 class ScriptedLogs:
@@ -47,8 +65,6 @@ class ScriptedLogs:
     async def read(
         self, *, service_id: str = "", task_ids: Sequence[str] = (), options: LogOptions
     ) -> AsyncGenerator[LogRecord | LogsMissing, None]:
-        import asyncio
-
         self.asked.append((service_id, tuple(task_ids), options))
         try:
             for record in self.records:
@@ -92,6 +108,38 @@ class ScriptedBackend:
         self.inits: list[InitRequest] = []
         self.joins: list[JoinRequest] = []
         self.unlocked_with = ""
+        self.restored: tuple[bytes, InitRequest] | None = None
+        self.backup_chunks: list[bytes] = []
+        self._group: GroupStatus | None = None
+        self._group_news = asyncio.Event()
+
+    @property
+    def group(self) -> GroupStatus | None:
+        return self._group
+
+    def show_group(self, group: GroupStatus | None) -> None:
+        """The group is another one from now on."""
+        self._group = group
+        self._group_news.set()
+        self._group_news = asyncio.Event()
+
+    async def group_changed(self, seen: GroupStatus | None) -> GroupStatus | None:
+        while self._group == seen:
+            await self._group_news.wait()
+        return self._group
+
+    @asynccontextmanager
+    async def leader_link(self, caller: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        raise Unavailable("no other manager is played here")
+        yield
+
+    async def backup(self) -> AsyncIterator[bytes]:
+        for chunk in self.backup_chunks:
+            yield chunk
+
+    async def restore(self, data: AsyncIterator[bytes], request: InitRequest) -> str:
+        self.restored = b"".join([chunk async for chunk in data]), request
+        return await self.init(request)
 
     def clock(self) -> int:
         self.now += 1000
@@ -123,6 +171,7 @@ class ScriptedBackend:
             unlock_key=make_unlock_key() if request.auto_lock_managers else "",
         )
         await self.put(node, cluster)
+        self.show_group(alone(self.node_id, f"{self.node_address}:2377"))
         self.local_state, self.is_manager = LocalState.ACTIVE, True
         self.remote_managers = [ManagerAddress(self.node_id, f"{self.node_address}:2377")]
         self.logs, self.explainer = ScriptedLogs(), ScriptedExplainer()
@@ -138,6 +187,7 @@ class ScriptedBackend:
         self.store, self.is_manager, self.local_state = None, False, LocalState.INACTIVE
         self.node_id = self.node_address = ""
         self.remote_managers = ()
+        self.show_group(None)
 
     async def unlock(self, key: str) -> None:
         self.unlocked_with = key

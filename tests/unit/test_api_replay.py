@@ -22,11 +22,6 @@ from agent.api.views import swarm_view
 from agent.api_types.times import SECOND
 
 DIVERGENCES: dict[str, tuple[int, str, str]] = {
-    "promote": (
-        501,
-        "rpc error: code = Unimplemented desc = this version keeps a single manager: nodes cannot be promoted yet",
-        "a second manager needs the managers' Raft group",
-    ),
     "overlay": (
         501,
         "overlay networks cannot be created yet: this agent joins tasks by published ports",
@@ -71,8 +66,6 @@ def divergence(request: Recorded) -> str:
     body = request.req_body if isinstance(request.req_body, dict) else {}
     if request.method == "POST" and request.path == "/networks/create":
         return "overlay"
-    if request.method == "POST" and re.fullmatch(r"/nodes/\w+/update", request.path) and request.status == 200:
-        return "promote" if request.cmd_id == 35 else ""
     if request.path == "/swarm/update" and request.cmd_id in (167, 168):
         assert "ForceRotate" in body["CAConfig"]
         return "rotate root"
