@@ -35,13 +35,13 @@ class Outcome(NamedTuple):
     """What became of a proposal: its index once that is applied, or why it failed."""
 
     future: asyncio.Future[int]
-    index: int
+    at: int
     error: Exception | None = None
 
 
 class _Waiting(NamedTuple):
     term: int
-    index: int
+    at: int
     future: asyncio.Future[int]
 
 
@@ -71,20 +71,20 @@ class ProposalBook:
                 outcomes.append(_lost(waiting.popleft(), entry.term))
             if not waiting:
                 break
-            if waiting[0].index == entry.index:
+            if waiting[0].at == entry.index:
                 outcomes.append(Outcome(waiting.popleft().future, entry.index))
         return outcomes
 
     def overtaken(self, snapshot: SnapshotMeta) -> list[Outcome]:
         """A leader's snapshot took the place of the entries; what it covers is known only where it ends."""
         waiting, outcomes = self._waiting, []
-        while waiting and (waiting[0].index <= snapshot.index or waiting[0].term < snapshot.term):
+        while waiting and (waiting[0].at <= snapshot.index or waiting[0].term < snapshot.term):
             first = waiting.popleft()
-            if first.index > snapshot.index:
+            if first.at > snapshot.index:
                 outcomes.append(_lost(first, snapshot.term))
-            elif first.index == snapshot.index:
+            elif first.at == snapshot.index:
                 same = first.term == snapshot.term
-                outcomes.append(Outcome(first.future, first.index) if same else _lost(first, snapshot.term))
+                outcomes.append(Outcome(first.future, first.at) if same else _lost(first, snapshot.term))
             else:
                 text = "the leader was lost, and its successor sent its state without the single changes"
                 outcomes.append(Outcome(first.future, 0, OutcomeUnknown(text)))

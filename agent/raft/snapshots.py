@@ -5,6 +5,7 @@ Written under another name, synced, renamed, and the folder synced: a snapshot t
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ import msgspec
 from agent.raft.frames import SNAPSHOT_MAGIC, DamagedFile, OpenFile, encode_frame, file_header, frames_in
 from agent.raft.interface import Sealer
 from agent.raft.log import sync_folder
+
+_numbers = itertools.count(1)
 
 
 class _Trailer(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -86,7 +89,8 @@ class SnapshotWriter:
         self._term = term
         self._sealer = sealer
         self._chunks = 0
-        self._temporary = folder / f"snapshot-{index:020d}.tmp"
+        # Two of the same index can be written at once: the own state's, and one that a leader streams.
+        self._temporary = folder / f"snapshot-{index:020d}-{next(_numbers)}.tmp"
         self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self._write(file_header(SNAPSHOT_MAGIC))
 
@@ -102,7 +106,7 @@ class SnapshotWriter:
         os.fsync(self._fd)
         os.close(self._fd)
         self._fd = -1
-        path = self._temporary.with_suffix(".snap")
+        path = self._folder / f"snapshot-{self._index:020d}.snap"
         os.rename(self._temporary, path)
         sync_folder(self._folder)
         for old in sorted(self._folder.glob("snapshot-*.snap"))[:-keep]:

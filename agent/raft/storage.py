@@ -21,7 +21,7 @@ _KINDS: dict[int, RecordKind] = {
     EntryKind.MEMBERSHIP: RecordKind.MEMBERSHIP,
     EntryKind.TERM_START: RecordKind.TERM_START,
 }
-_ENTRY_KINDS: dict[int, EntryKind] = {record: entry for entry, record in _KINDS.items()}
+_ENTRY_KINDS: dict[int, EntryKind] = {record: EntryKind(entry) for entry, record in _KINDS.items()}
 
 
 class SnapshotStream(Iterator[bytes]):
