@@ -222,6 +222,19 @@ def test_consent_to_an_earlier_term_is_not_consent_to_this_one() -> None:
     assert core.term == 3
 
 
+def test_a_vote_of_an_earlier_term_does_not_count() -> None:
+    core = Group("a", "b", "c").cores["a"]
+    for _ in range(2):
+        core.stand_for_election()
+        ready = core.ready()
+        assert ready is not None
+        core.advance(ready)
+    core.step(VoteResponse("b", "a", 1, True))
+    assert core.status == (RoleName.CANDIDATE, 2, "")
+    core.step(VoteResponse("b", "a", 2, True))
+    assert core.status == (RoleName.LEADER, 2, "a")
+
+
 def test_a_learner_never_stands() -> None:
     group = Group("a", learners=("l",))
     group.tick("l", 10 * group.settings.election_ticks)

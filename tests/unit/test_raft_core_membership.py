@@ -140,6 +140,22 @@ def test_the_only_one_that_has_its_own_removal_can_be_elected() -> None:
     assert group.cores["b"].membership.voters == ("b",)
 
 
+def test_a_removed_follower_is_not_counted_and_hears_nothing_more() -> None:
+    group = Group("a", "b", "c")
+    leader = group.elect("a")
+    group.change("a", ChangeKind.REMOVE, "c")
+    assert leader.membership.voters == ("a", "b")
+    group.sent.clear()
+    group.cut("b")
+    group.propose("a", b"x")
+    group.tick("a", group.settings.heartbeat_ticks)
+    assert {message.recipient for message in group.sent} == {"b"}
+    assert group.applied["a"] == []
+    group.cut()
+    group.tick_all(group.settings.heartbeat_ticks)
+    assert group.applied["a"] == group.applied["b"] == [b"x"]
+
+
 def test_a_removed_member_that_comes_back_does_not_disrupt() -> None:
     group = Group("a", "b", "c", "d")
     group.elect("a")
