@@ -120,7 +120,7 @@ class Cluster(ApiObject, frozen=True):
 
     `ca_key` is PEM; `worker_secret` and `manager_secret` are the last part of the join tokens (25 characters base 36);
     `unlock_key` is empty while auto-lock is off. `feature_level` is the newest format of entries that every manager
-    reads.
+    reads. `last_forced_rotation` is the `force_rotate` of the spec that the root (or its rotation) follows.
     """
 
     id: str = present("ID", "")
@@ -134,6 +134,7 @@ class Cluster(ApiObject, frozen=True):
     manager_secret: str = omitempty("ManagerSecret", "")
     unlock_key: str = omitempty("UnlockKey", "")
     root_rotation: RootRotation | None = omitempty("RootRotation", None)
+    last_forced_rotation: int = omitempty("LastForcedRotation", 0)
     feature_level: int = omitempty("FeatureLevel", 1)
     default_addr_pool: list[str] = omitempty("DefaultAddrPool", [])
     subnet_size: int = omitempty("SubnetSize", 24)

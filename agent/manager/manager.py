@@ -22,6 +22,7 @@ from agent.manager.reaper import Reaper
 from agent.manager.renewal import Renewal
 from agent.manager.restart import DelayedStarts
 from agent.manager.role_manager import RoleManager
+from agent.manager.root_rotation import RootRotations
 from agent.manager.scheduler.scheduler import Scheduler
 from agent.raft.interface import NotLeader, OutcomeUnknown
 from agent.rpc.connection import Handler
@@ -75,6 +76,7 @@ class Manager:
             ConstraintEnforcer(store, clock),
             Reaper(store, clock),
             Orphans(store, clock),
+            RootRotations(store, clock),
         )
 
     def handlers(self) -> Mapping[str, Handler]:

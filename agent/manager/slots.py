@@ -149,16 +149,18 @@ def task_spec_of(service: Service) -> TaskSpec:
 def up_to_date(task: Task, service: Service, node_of: NodeOf) -> bool:
     """Whether the task is what the service's spec asks for.
 
-    A task stays when only the placement changed and its node satisfies the new one.
+    A task stays when only the placement changed and its node satisfies the new one, and when other credentials are given to
+    fetch the image with: it has its image, and the next task of the slot uses the new ones.
     """
     if task.spec_version is not None and same_spec_version(task, service):
         return True
     spec = task_spec_of(service)
     if task.endpoint is not None and task.endpoint.spec != (service.spec.endpoint_spec or EndpointSpec()):
         return False
-    if task.spec == spec:
+    have, want = _without_credentials(task.spec), _without_credentials(spec)
+    if have == want:
         return True
-    if _without_placement(task.spec) != _without_placement(spec):
+    if _without_placement(have) != _without_placement(want):
         return False
     node = node_of(task.node_id) if task.node_id else None
     return node is not None and placement_fits(spec.placement, node)
@@ -166,3 +168,10 @@ def up_to_date(task: Task, service: Service, node_of: NodeOf) -> bool:
 
 def _without_placement(spec: TaskSpec) -> TaskSpec:
     return msgspec.structs.replace(spec, placement=Placement())
+
+
+def _without_credentials(spec: TaskSpec) -> TaskSpec:
+    container = spec.container_spec
+    if container is None or container.pull_options is None:
+        return spec
+    return msgspec.structs.replace(spec, container_spec=msgspec.structs.replace(container, pull_options=None))

@@ -7,6 +7,7 @@ import pytest
 from manager_objects import NOW, a_node, a_service, a_spec, a_task, at
 
 from agent.api_types.common import Version
+from agent.api_types.container import PullOptions
 from agent.api_types.node import Node
 from agent.api_types.service import Service, UpdateConfig, UpdateState, UpdateStatus
 from agent.api_types.task import Task, TaskState
@@ -43,7 +44,7 @@ def old(slot: int, **fields: object) -> Task:
 
 
 def new(slot: int, name: str = "new", **fields: object) -> Task:
-    return a_task(f"{name}{slot}", slot, spec=NEW, version=20, **{"made": 1, **fields})  # type: ignore[arg-type]
+    return a_task(f"{name}{slot}", slot, **{"spec": NEW, "version": 20, "made": 1, **fields})  # type: ignore[arg-type]
 
 
 def plan(service: Service, *tasks: Task, now: float = 1, ran: dict[str, float] | None = None) -> UpdatePlan:
@@ -273,6 +274,18 @@ def test_only_the_placement_changed_and_the_node_still_fits() -> None:
     assert up_to_date(old(1, node="n1"), service, node_of)
     assert not up_to_date(old(1, node="n2"), service, node_of)
     assert not up_to_date(old(1, node="", state=TaskState.PENDING), service, node_of)
+
+
+def test_other_credentials_for_the_registry_replace_no_task() -> None:
+    container = NEW.container_spec
+    assert container is not None
+    with_key = msgspec.structs.replace(
+        NEW, container_spec=msgspec.structs.replace(container, pull_options=PullOptions("k"))
+    )
+    service = a_service(with_key, version=30)
+    assert up_to_date(new(1), service, node_of)
+    assert up_to_date(new(1, spec=with_key), a_service(NEW, version=30), node_of)
+    assert not up_to_date(old(1), service, node_of)
 
 
 def test_a_new_version_with_the_same_template_updates_nothing() -> None:
