@@ -112,7 +112,8 @@ class MemberRole(StrEnum):
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
     """A member as this one sees it. `match` is the last index known to be durable there (-1: only a leader knows);
-    `active` whether it was heard of within an election's time (a follower knows that of its leader and itself only).
+    `active` whether it was heard of within an election's time. A follower knows that of its leader and itself only; while
+    nobody leads, of all, for then everybody asks for votes.
     """
 
     id: str

@@ -96,7 +96,8 @@ class Picture:
         if isinstance(core.role, Leader):
             progress = core.role.progress.get(member)
             return MemberStatus(member, address, voter, progress.match if progress else 0, fresh)
-        return MemberStatus(member, address, voter, -1, fresh and member == core.leader)
+        # Beside a leader the others say nothing to a follower; while all of them look for one, those that are there are heard.
+        return MemberStatus(member, address, voter, -1, fresh and core.leader in (member, NOBODY))
 
 
 def _replaced(status: GroupStatus, since: int) -> GroupStatus:
