@@ -158,21 +158,22 @@ class Applier:
         self._run()
 
     def _conclude(self, delivery: Delivery) -> None:
+        # First, so that whoever an outcome wakes sees by whom it was decided.
+        self._note_status(delivery.status)
         self._settle(delivery.outcomes)
         if delivery.epoch:
             # After the callbacks of the futures that were just refused.
             asyncio.get_running_loop().call_soon(self._learn, delivery.epoch)
+        if delivery.broken:
+            self._on_broken(delivery.broken)
         if delivery.read is not None:
             self._on_read(*delivery.read)
         while self._waiting and self._waiting[0][0] <= self.applied:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():
                 future.set_result(None)
-        self._note_status(delivery.status)
         if delivery.expelled:
             self._on_expelled(delivery.expelled)
-        if delivery.broken:
-            self._on_broken(delivery.broken)
         self._on_entries()
 
     def _settle(self, outcomes: list[Outcome]) -> None:

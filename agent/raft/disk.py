@@ -45,6 +45,9 @@ class LogWriter:
         self._stop = threading.Event()
         self._busy_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="raft-log", daemon=True)
+        self._ending = threading.Lock()
+        self._ended = False
+        self._at_end: Callable[[], None] | None = None
 
     def start(self) -> None:
         """Begin."""
@@ -71,12 +74,24 @@ class LogWriter:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def at_end(self, function: Callable[[], None]) -> None:
+        """Call it once the thread touches the disk no more: at once, or in the thread."""
+        with self._ending:
+            if self._thread.is_alive() and not self._ended:
+                self._at_end = function
+                return
+        function()
+
     def _run(self) -> None:
         try:
             while self._write_all(self._take()):
                 self._busy_since = None
         except OSError as error:
             self._events.failed(error)
+        with self._ending:
+            self._ended = True
+        if self._at_end is not None:
+            self._at_end()
 
     def _take(self) -> list[Ready | int | None]:
         jobs = [self._queue.get()]

@@ -125,10 +125,14 @@ class Driver:
         self._break_off("this manager is stopping")
         stopped = await self._loop.run_in_executor(None, self._writer.stop, max(1.0, self._election))
         if not stopped:
-            logger.error("the disk did not take the last writes in time; the agent goes on without waiting for it")
+            logger.error("the disk hangs; this manager stops without waiting for its last write")
         for executor in (self.writing, self._reading):
             executor.shutdown(wait=stopped)
         self._flush()
+
+    def at_end(self, function: Callable[[], None]) -> None:
+        """After `stop`: call it once nothing is written any more, at once but for a disk that hangs."""
+        self._writer.at_end(function)
 
     # -- what the main loop asks for
 
@@ -219,16 +223,23 @@ class Driver:
 
     def durable(self, number: int) -> None:
         """See `WriterEvents`."""
-        self._loop.call_soon_threadsafe(self._written, number)
+        self._tell(self._written, number)
 
     def full(self, reason: str) -> None:
         """See `WriterEvents`."""
-        self._loop.call_soon_threadsafe(self._disk_full, reason)
+        self._tell(self._disk_full, reason)
 
     def failed(self, error: OSError) -> None:
         """See `WriterEvents`."""
         reason = f"this manager's disk failed ({error}); restart the agent once the disk works"
-        self._loop.call_soon_threadsafe(self._break, reason)
+        self._tell(self._break, reason)
+
+    def _tell(self, function: Callable[..., None], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            # The disk came back after the member was stopped: nobody waits for it any more.
+            logger.info("a write ended after this manager had stopped")
 
     # -- the contract
 

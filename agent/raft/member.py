@@ -215,6 +215,9 @@ class RaftMember:
         await self._applier.finish()
         self._read_failed(NotLeader("this manager is stopping"))
         self._recovery.shutdown()
+        self._driver.at_end(self._let_go)
+
+    def _let_go(self) -> None:
         self._storage.close()
         self._lock.release()
 
@@ -332,7 +335,7 @@ class RaftMember:
         await self._propose(b"", change)
 
     def _check_running(self) -> None:
-        if not self._running:
+        if not self._running or self.broken.done():
             raise NotLeader(self._why_not())
 
     def _why_not(self) -> str:
@@ -359,7 +362,7 @@ class RaftMember:
             if future.done():
                 continue
             if index < 0:
-                future.set_exception(NotLeader("no leader answered"))
+                future.set_exception(NotLeader("no leader answered in time"))
             else:
                 future.set_result(index)
         self._reading = []

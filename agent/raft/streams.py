@@ -17,6 +17,12 @@ from agent.raft.wire import encode
 
 logger = logging.getLogger(__name__)
 
+PIECE = 256 * 1024
+"""Bytes of a snapshot's chunk that travel at once. A chunk stays one: the state machine knows it as a whole."""
+
+_MORE, _END = b"\1", b"\0"
+"""The first byte of a piece: whether more of the same chunk follows."""
+
 
 class OutgoingSnapshots:
     """The streams to followers, one each. `ended` is called once for every stream that was begun and not replaced."""
@@ -72,9 +78,30 @@ class OutgoingSnapshots:
     async def _chunks(self, message: InstallSnapshot) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         stream = await loop.run_in_executor(self._reading, self._storage.read, message.snapshot)
-        encoded = (encode(chunk) for chunk in chunks_of(message, stream))
+        encoded = (encode(chunk) for chunk in chunks_of(message, _pieces(stream)))
         while (data := await loop.run_in_executor(self._reading, next, encoded, None)) is not None:
             yield data
+
+
+class _Incoming:
+    """A stream on its way in, and what has come of the chunk that is not whole yet."""
+
+    def __init__(self, stream: IncomingSnapshot, writer: SnapshotWriter) -> None:
+        self.stream = stream
+        self.writer = writer
+        self._pieces: list[bytes] = []
+
+    def add(self, chunk: SnapshotChunk) -> bytes | None:
+        """The chunk of the snapshot that is whole now, if one is."""
+        data = self.stream.add(chunk)
+        self._pieces.append(data[1:])
+        if data[:1] == _MORE:
+            if self.stream.complete:
+                raise StreamBroken("the stream ends in the middle of a chunk")
+            return None
+        whole, self._pieces = b"".join(self._pieces), []
+        # A state without chunks travels as one piece without a mark.
+        return whole if data else None
 
 
 class IncomingSnapshots:
@@ -83,7 +110,7 @@ class IncomingSnapshots:
     def __init__(self, storage: MemberStorage, writing: ThreadPoolExecutor) -> None:
         self._storage = storage
         self._writing = writing
-        self._incoming: dict[str, tuple[IncomingSnapshot, SnapshotWriter]] = {}
+        self._incoming: dict[str, _Incoming] = {}
 
     async def add(self, chunk: SnapshotChunk) -> tuple[IncomingSnapshot, SnapshotStream] | None:
         """Take a chunk; after the last one: what has come, and the durable snapshot opened for reading.
@@ -94,30 +121,28 @@ class IncomingSnapshots:
         if chunk.number == 0:
             await self.abandon(chunk.sender)
             writer = await loop.run_in_executor(self._writing, self._storage.begin, chunk.snapshot)
-            self._incoming[chunk.sender] = (IncomingSnapshot(chunk), writer)
-        if chunk.sender not in self._incoming:
+            self._incoming[chunk.sender] = _Incoming(IncomingSnapshot(chunk), writer)
+        coming = self._incoming.get(chunk.sender)
+        if coming is None:
             raise StreamBroken("the stream's first chunk did not come")
-        incoming, writer = self._incoming[chunk.sender]
-        whole = False
         try:
-            data = incoming.add(chunk)
-            await loop.run_in_executor(self._writing, writer.add, data)
-            if not incoming.complete:
-                whole = True
+            data = coming.add(chunk)
+            if data is not None:
+                await loop.run_in_executor(self._writing, coming.writer.add, data)
+            if not coming.stream.complete:
                 return None
-            stream = await loop.run_in_executor(self._writing, self._finish, writer, chunk.snapshot)
-            whole = True
-            self._incoming.pop(chunk.sender, None)
-            return incoming, stream
-        finally:
-            if not whole:
-                await self.abandon(chunk.sender)
+            snapshot = await loop.run_in_executor(self._writing, self._finish, coming.writer, chunk.snapshot)
+        except BaseException:
+            await self.abandon(chunk.sender)
+            raise
+        del self._incoming[chunk.sender]
+        return coming.stream, snapshot
 
     async def abandon(self, member: str) -> None:
         """Forget what has come of the member's stream."""
         found = self._incoming.pop(member, None)
         if found is not None:
-            await asyncio.get_running_loop().run_in_executor(self._writing, found[1].abandon)
+            await asyncio.get_running_loop().run_in_executor(self._writing, found.writer.abandon)
 
     async def close(self) -> None:
         """Forget all of them."""
@@ -128,6 +153,13 @@ class IncomingSnapshots:
         # In one go in the one thread that writes snapshots, so that no newer one takes its place in between.
         writer.finish()
         return self._storage.read(snapshot)
+
+
+def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        for start in range(0, max(len(chunk), 1), PIECE):
+            last = start + PIECE >= len(chunk)
+            yield (_END if last else _MORE) + chunk[start : start + PIECE]
 
 
 async def each_in_thread(chunks: Iterator[bytes], executor: ThreadPoolExecutor) -> AsyncIterator[bytes]:
