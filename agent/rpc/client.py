@@ -1,4 +1,4 @@
-"""Dialling another node, and joining a cluster."""
+"""Dialling another node, and joining a cluster; with what is asked of it then (`requests`)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,12 @@ from agent.rpc.errors import Refused, StreamEnded, StreamFailed, Unreachable, ke
 from agent.rpc.greeting import greet_as_client
 from agent.rpc.messages import JoinAnswer, JoinOpen, JoinRefused, Message, RootAnswer, RootOpen
 from agent.rpc.peer import Purpose
+from agent.rpc.protocols import SPOKEN, Protocols
+from agent.rpc.requests import depart, open_api, renew
 from agent.rpc.stream import MAX_MESSAGE, MAX_MESSAGE_OF_STRANGER
 from agent.rpc.tls import client_context, joining_context
+
+__all__ = ["depart", "dial", "fetch_root", "join", "open_api", "renew"]
 
 
 async def dial(
@@ -40,6 +44,7 @@ async def dial(
     clock: Clock = now_ns,
     timeout: float = 10.0,
     host_timeout: float | None = None,
+    spoken: Protocols = SPOKEN,
 ) -> Connection:
     """Connect to the listener at `address` (`host:port`). Raises Unreachable or Refused.
 
@@ -60,6 +65,7 @@ async def dial(
         clock=clock,
         timeout=timeout,
         host_timeout=host_timeout,
+        spoken=spoken,
     )
 
 
@@ -138,6 +144,7 @@ async def _dial(
     clock: Clock,
     timeout: float,
     host_timeout: float | None = None,
+    spoken: Protocols = SPOKEN,
 ) -> Connection:
     try:
         host, port = split_address(address)
@@ -149,7 +156,13 @@ async def _dial(
             await _connect(channel, address, host, port, source, host_timeout)
             await channel.handshake()
             peer = await greet_as_client(
-                channel, identity, purpose, clock=clock, expect_node=expect_node, expect_role=expect_role
+                channel,
+                identity,
+                purpose,
+                clock=clock,
+                expect_node=expect_node,
+                expect_role=expect_role,
+                spoken=spoken,
             )
     except TimeoutError:
         failure = Unreachable(

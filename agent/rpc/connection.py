@@ -117,6 +117,11 @@ class Connection:
             self._channel.give_up_after(seconds)
 
     @property
+    def local_id(self) -> str:
+        """This node; empty without a certificate."""
+        return self._local_id
+
+    @property
     def closed(self) -> bool:
         """Whether the connection has ended or is ending."""
         return self._reason is not None

@@ -11,8 +11,9 @@ from agent.pki.identity import NodeIdentity
 from agent.rpc.channel import Channel
 from agent.rpc.errors import ProtocolViolation, Refused
 from agent.rpc.frames import Frame, FrameType, decode_text
-from agent.rpc.hello import PROTOCOL, Hello, decode_hello, encode_hello, objection
+from agent.rpc.hello import Hello, decode_hello, encode_hello, objection
 from agent.rpc.peer import Peer, Purpose
+from agent.rpc.protocols import SPOKEN, Protocols
 
 
 async def greet_as_client(
@@ -23,14 +24,15 @@ async def greet_as_client(
     clock: Clock,
     expect_node: str | None = None,
     expect_role: NodeRole | None = None,
+    spoken: Protocols = SPOKEN,
 ) -> Peer:
     """Say hello, hear the other's, decide. Raises Refused or Unreachable; the other side has been told then."""
     node_id = identity.node_id if identity else ""
     sent = clock()
-    channel.put(0, FrameType.HELLO, encode_hello(Hello(PROTOCOL, node_id, sent, purpose)))
+    channel.put(0, FrameType.HELLO, _hello(node_id, sent, purpose, spoken))
     frame = await channel.first_frame()
     received = clock()
-    hello = _read(channel, frame)
+    hello = _read(channel, frame, spoken)
     certificate = _certificate(channel)
     if certificate is None:
         raise _refuse(channel, "the listener showed no node certificate")
@@ -50,7 +52,7 @@ async def greet_as_client(
         text = f"node {certificate.node_id} is a {certificate.role}, and only a {expect_role} will do"
     if text is not None:
         raise _refuse(channel, text)
-    return Peer(certificate.node_id, certificate.role, channel.address, difference)
+    return Peer(certificate.node_id, certificate.role, channel.address, difference, _common(hello, spoken))
 
 
 async def greet_as_server(
@@ -59,11 +61,12 @@ async def greet_as_server(
     *,
     clock: Clock,
     accept: Callable[[Peer, Purpose], str | None] | None = None,
+    spoken: Protocols = SPOKEN,
 ) -> tuple[Peer, Purpose]:
     """Hear a hello, decide, answer it. Raises as `greet_as_client`; a client without a certificate has no role."""
     frame = await channel.first_frame()
     now = clock()
-    hello = _read(channel, frame)
+    hello = _read(channel, frame, spoken)
     certificate = _certificate(channel)
     purpose = Purpose(hello.purpose)
     difference = hello.clock - now
@@ -73,17 +76,27 @@ async def greet_as_server(
     if text is not None:
         raise _refuse(channel, text)
     if certificate is None:
-        peer = Peer("", None, channel.address, difference)
+        peer = Peer("", None, channel.address, difference, _common(hello, spoken))
     else:
-        peer = Peer(certificate.node_id, certificate.role, channel.address, difference)
+        peer = Peer(certificate.node_id, certificate.role, channel.address, difference, _common(hello, spoken))
         text = accept(peer, purpose) if accept is not None else None
         if text is not None:
             raise _refuse(channel, text)
-    channel.put(0, FrameType.HELLO, encode_hello(Hello(PROTOCOL, identity.node_id, clock(), purpose)))
+    channel.put(0, FrameType.HELLO, _hello(identity.node_id, clock(), purpose, spoken))
     return peer, purpose
 
 
-def _read(channel: Channel, frame: Frame) -> Hello:
+def _hello(node_id: str, clock: int, purpose: Purpose, spoken: Protocols) -> bytes:
+    return encode_hello(Hello(spoken.newest, node_id, clock, purpose, spoken.oldest))
+
+
+def _common(hello: Hello, spoken: Protocols) -> int:
+    common = spoken.common(hello.protocols)
+    assert common is not None, "decode_hello saw to it"
+    return common
+
+
+def _read(channel: Channel, frame: Frame, spoken: Protocols) -> Hello:
     try:
         if frame.kind is FrameType.REFUSE:
             text = f"{channel.address} refused the connection: {decode_text(frame.body)}"
@@ -92,7 +105,7 @@ def _read(channel: Channel, frame: Frame) -> Hello:
             raise refusal
         if frame.kind is not FrameType.HELLO or frame.stream != 0:
             raise ProtocolViolation(f"a frame of type {frame.kind.name} before the hello")
-        return decode_hello(frame.body)
+        return decode_hello(frame.body, spoken)
     except ProtocolViolation as error:
         raise _refuse(channel, str(error)) from None
 

@@ -12,27 +12,35 @@ from agent.api_types.times import SECOND, format_time
 from agent.pki.certificates import CertificateFacts
 from agent.rpc.errors import ProtocolViolation
 from agent.rpc.peer import Purpose
-
-PROTOCOL = 1
-"""Number of the protocol that this agent speaks; nodes with another one are refused."""
+from agent.rpc.protocols import SPOKEN, Protocols
 
 MAX_CLOCK_DIFFERENCE = 55 * 60 * SECOND
 """Certificates are backdated by an hour; five minutes of it are left for what clocks drift while connected."""
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """Who speaks. `clock` in nanoseconds since the epoch; `node_id` is empty without a certificate."""
+    """Who speaks. `clock` in nanoseconds since the epoch; `node_id` is empty without a certificate.
+
+    `protocol` is the newest one that it speaks, `oldest` the oldest (0: it speaks `protocol` alone).
+    """
 
     protocol: int
     node_id: str
     clock: int
     purpose: str
+    oldest: int = 0
+
+    @property
+    def protocols(self) -> Protocols:
+        """All that it speaks."""
+        return _range(self.protocol, self.oldest)
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """The only field that every protocol number has."""
+    """The only fields that mean the same in every protocol."""
 
     protocol: int
+    oldest: int = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -45,14 +53,18 @@ def encode_hello(hello: Hello) -> bytes:
     return _encode(hello)
 
 
-def decode_hello(body: bytes) -> Hello:
-    """The other side's hello; ProtocolViolation when it speaks another protocol or none."""
+def decode_hello(body: bytes, spoken: Protocols = SPOKEN) -> Hello:
+    """The other side's hello; ProtocolViolation when it has no protocol in common with `spoken`."""
     try:
-        protocol = _decode_head(body).protocol
-        if protocol != PROTOCOL:
+        head = _decode_head(body)
+        theirs = _range(head.protocol, head.oldest)
+        if theirs.oldest < 1 or theirs.oldest > theirs.newest:
+            raise ProtocolViolation(f"a hello with the impossible {theirs}")
+        if spoken.common(theirs) is None:
+            older, newer = sorted((theirs, spoken), key=lambda each: each.newest)
             raise ProtocolViolation(
-                f"one node speaks protocol {protocol} and the other protocol {PROTOCOL}: "
-                "install the same version of the agent on both"
+                f"the two agents have no protocol in common: one speaks {older}, the other {newer}; "
+                "upgrade the agent that speaks the older"
             )
         hello = _decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -102,6 +114,10 @@ def objection(
             f"{spell(certificate.not_before - now)} by the clock of {us}: set the clocks (NTP) and try again"
         )
     return None
+
+
+def _range(newest: int, oldest: int) -> Protocols:
+    return Protocols(oldest or newest, newest)
 
 
 def spell(ns: int) -> str:

@@ -23,6 +23,7 @@ from agent.rpc.greeting import greet_as_server
 from agent.rpc.handover import Handover
 from agent.rpc.pace import Pace
 from agent.rpc.peer import Peer, Purpose
+from agent.rpc.protocols import SPOKEN, Protocols
 from agent.rpc.stream import MAX_MESSAGE, MAX_MESSAGE_OF_STRANGER
 from agent.rpc.tls import server_context
 
@@ -71,6 +72,7 @@ class Listener:
         on_connection: Callable[[Connection], None] | None = None,
         on_raft: Callable[[Handover], None] | None = None,
         clock: Clock = now_ns,
+        spoken: Protocols = SPOKEN,
         limits: Limits | None = None,
     ) -> None:
         self.join = join
@@ -83,6 +85,7 @@ class Listener:
         self._accept_peer = accept
         self._on_connection = on_connection
         self._clock = clock
+        self._spoken = spoken
         self._limits = limits or Limits()
         self._socket: socket.socket | None = None
         self._reading = False
@@ -247,7 +250,9 @@ class Listener:
             async with asyncio.timeout(self._limits.handshake):
                 await attach_socket(loop, accepted, channel)
                 await channel.handshake()
-                return await greet_as_server(channel, identity, clock=self._clock, accept=self._objection)
+                return await greet_as_server(
+                    channel, identity, clock=self._clock, accept=self._objection, spoken=self._spoken
+                )
         except TimeoutError:
             text = f"no hello within {self._limits.handshake:g} s"
             logger.warning("refused %s: %s", channel.address, text)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.api_types.node import NodeRole
+from agent.rpc.protocols import SPOKEN
 
 
 class Purpose(StrEnum):
@@ -29,13 +30,14 @@ class Peer:
 
     `node_id` is empty and `role` None for a client without a certificate. `address` is the other end of the TCP
     connection (`host:port`; not the peer's listener when the peer dialled). `clock_difference` is the peer's clock minus
-    ours in nanoseconds, exact to the time a message takes.
+    ours in nanoseconds, exact to the time a message takes. `protocol` is what both speak on this connection.
     """
 
     node_id: str
     role: NodeRole | None
     address: str
     clock_difference: int
+    protocol: int = SPOKEN.newest
 
     def __str__(self) -> str:
         return f"{self.role} {self.node_id} at {self.address}" if self.role else f"the client at {self.address}"

@@ -28,7 +28,8 @@ from agent.rpc.frames import (
     encode_frame,
     encode_text,
 )
-from agent.rpc.hello import MAX_CLOCK_DIFFERENCE, PROTOCOL, Hello, decode_hello, encode_hello, objection, spell
+from agent.rpc.hello import MAX_CLOCK_DIFFERENCE, Hello, decode_hello, encode_hello, objection, spell
+from agent.rpc.protocols import SPOKEN, Protocols
 
 frames = st.builds(
     Frame, st.integers(0, 2**32 - 1), st.sampled_from(FrameType), st.binary(max_size=300) | st.just(b"x" * MAX_BODY)
@@ -100,7 +101,7 @@ def test_any_bytes_are_a_count_a_text_or_a_violation(body: bytes) -> None:
 
 NOW = 1_790_000_000 * SECOND
 CERTIFICATE = CertificateFacts("w1", NodeRole.WORKER, "c1", NOW - 3600 * SECOND, NOW + 86400 * SECOND)
-HELLO = Hello(PROTOCOL, "w1", NOW, "control")
+HELLO = Hello(SPOKEN.newest, "w1", NOW, "control")
 
 
 def judge(
@@ -119,10 +120,10 @@ def test_who_goes_together() -> None:
     assert judge(cluster_id=None) is None
     assert judge(difference=MAX_CLOCK_DIFFERENCE - 1) is None
     assert judge(difference=1 - MAX_CLOCK_DIFFERENCE) is None
-    join = Hello(PROTOCOL, "", NOW, "join")
+    join = Hello(SPOKEN.newest, "", NOW, "join")
     assert judge(join, None) is None
     assert judge(HELLO, None) == "this needs a node certificate: join the cluster first"
-    assert judge(Hello(PROTOCOL, "w2", NOW, "control")) == "the hello is of node w2, the certificate of node w1"
+    assert judge(Hello(SPOKEN.newest, "w2", NOW, "control")) == "the hello is of node w2, the certificate of node w1"
     assert judge(cluster_id="c2") == "node w1 is part of cluster c1, node m1 of cluster c2"
 
 
@@ -148,11 +149,17 @@ def test_dates_of_a_certificate() -> None:
 
 def test_hellos() -> None:
     assert decode_hello(encode_hello(HELLO)) == HELLO
-    newer = msgspec.msgpack.encode({"protocol": 2, "anything": [1, 2], "node_id": 7})
-    with pytest.raises(
-        ProtocolViolation, match="one node speaks protocol 2 and the other protocol 1: install the same"
-    ):
+    newer = msgspec.msgpack.encode({"protocol": 9, "oldest": 7, "anything": [1, 2], "node_id": 7})
+    with pytest.raises(ProtocolViolation, match=f"one speaks {SPOKEN}, the other protocols 7 to 9; upgrade the agent"):
         decode_hello(newer)
+    alone = msgspec.msgpack.encode({"protocol": 1, "node_id": "w1", "clock": NOW, "purpose": "control"})
+    with pytest.raises(ProtocolViolation, match=f"one speaks protocol 1, the other {SPOKEN}; upgrade the agent"):
+        decode_hello(alone)
+    assert decode_hello(alone, Protocols(1, 3)).protocols == Protocols(1, 1)
+    for protocol, oldest in ((1, 2), (-1, 0), (0, 0), (3, -1)):
+        impossible = msgspec.msgpack.encode({"protocol": protocol, "oldest": oldest})
+        with pytest.raises(ProtocolViolation, match="a hello with the impossible protocol"):
+            decode_hello(impossible)
     more = msgspec.msgpack.encode({**msgspec.structs.asdict(HELLO), "more": True})
     assert decode_hello(more) == HELLO
     for changed in ({"clock": -1}, {"purpose": "fun"}, {"clock": "x"}, {"protocol": None}):
@@ -163,7 +170,7 @@ def test_hellos() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_hello_or_a_violation(body: bytes) -> None:
     with contextlib.suppress(ProtocolViolation):
-        assert decode_hello(body).protocol == PROTOCOL
+        assert SPOKEN.common(decode_hello(body).protocols) is not None
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from agent.rpc.addresses import split_address
 from agent.rpc.client import dial
 from agent.rpc.errors import RpcError
 from agent.rpc.frames import HEADER, MAX_BODY, FrameType, encode_frame, encode_text
-from agent.rpc.hello import PROTOCOL, Hello, encode_hello
+from agent.rpc.hello import Hello, encode_hello
 from agent.rpc.listener import Listener
 from agent.rpc.peer import Purpose
+from agent.rpc.protocols import SPOKEN
 from agent.rpc.tls import client_context, joining_context, server_context
 
 
@@ -90,7 +91,7 @@ async def test_frames_after_the_hello(cluster: TestCluster) -> None:
     async with listening(cluster, {"echo": echo}) as listener:
         for turn in range(60):
             purpose = Purpose.JOIN if turn % 3 == 0 else Purpose.CONTROL
-            hello = encode_hello(Hello(PROTOCOL, "worker1", now_ns(), purpose))
+            hello = encode_hello(Hello(SPOKEN.newest, "worker1", now_ns(), purpose))
             data = encode_frame(0, FrameType.HELLO, hello)
             for _ in range(source.randrange(30)):
                 body = source.choice([*bodies, source.randbytes(20)])

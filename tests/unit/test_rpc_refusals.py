@@ -19,7 +19,6 @@ from agent.api_types.swarm import DAY
 from agent.api_types.times import now_ns
 from agent.pki.identity import NodeIdentity, NodeKey
 from agent.pki.tokens import InvalidJoinToken, join_token, make_secret, parse_token
-from agent.rpc import greeting
 from agent.rpc import listener as listener_module
 from agent.rpc import pace as pace_module
 from agent.rpc.addresses import split_address
@@ -30,6 +29,7 @@ from agent.rpc.listener import Listener
 from agent.rpc.messages import JoinOpen
 from agent.rpc.pace import Pace
 from agent.rpc.peer import Purpose
+from agent.rpc.protocols import Protocols
 from agent.rpc.tls import client_context, joining_context
 
 
@@ -154,15 +154,46 @@ async def test_a_removed_node_is_told(cluster: TestCluster, caplog: pytest.LogCa
         await logged(caplog, "refused 127.0.0.1", "node worker1 was removed from the cluster")
 
 
-async def test_another_protocol_number(
-    cluster: TestCluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("mine", "theirs", "common"),
+    [
+        (Protocols(2, 2), Protocols(2, 2), 2),
+        (Protocols(2, 3), Protocols(2, 9), 3),
+        (Protocols(2, 9), Protocols(1, 3), 3),
+        (Protocols(1, 4), Protocols(4, 6), 4),
+    ],
+)
+async def test_versions_that_share_a_protocol_talk_the_highest(
+    cluster: TestCluster, mine: Protocols, theirs: Protocols, common: int
 ) -> None:
-    async with listening(cluster) as listener, still_serving(cluster, listener):
-        with monkeypatch.context() as patch:
-            patch.setattr(greeting, "PROTOCOL", 7)
-            text = await refused(listener, cluster.identity("worker1"))
-        assert "one node speaks protocol 7 and the other protocol 1: install the same version" in text
-        await logged(caplog, "refused 127.0.0.1", "one node speaks protocol 7")
+    async with (
+        listening(cluster, spoken=theirs) as listener,
+        await dial(listener.address, cluster.identity("worker1"), purpose=Purpose.CONTROL, spoken=mine) as connection,
+    ):
+        stream = await connection.open("echo", Heartbeat())
+        assert await stream.receive() == Heartbeat()
+        (accepted,) = listener.connections
+        assert (connection.peer.protocol, accepted.peer.protocol) == (common, common)
+
+
+@pytest.mark.parametrize(
+    ("mine", "words"),
+    [
+        (Protocols(1, 1), "one speaks protocol 1, the other protocols 3 to 4"),
+        (Protocols(7, 9), "one speaks protocols 3 to 4, the other protocols 7 to 9"),
+    ],
+)
+async def test_versions_that_share_none_are_told(
+    cluster: TestCluster, caplog: pytest.LogCaptureFixture, mine: Protocols, words: str
+) -> None:
+    async with listening(cluster, spoken=Protocols(3, 4)) as listener:
+        text = await refused(listener, cluster.identity("worker1"), spoken=mine)
+        assert words in text
+        assert "upgrade the agent that speaks the older" in text
+        await logged(caplog, "refused 127.0.0.1", words)
+        identity = cluster.identity("worker1")
+        async with await dial(listener.address, identity, purpose=Purpose.CONTROL, spoken=Protocols(4, 5)) as good:
+            assert good.peer.protocol == 4
 
 
 async def test_a_worker_where_a_manager_is_expected(cluster: TestCluster, caplog: pytest.LogCaptureFixture) -> None:
