@@ -17,12 +17,8 @@ from swarmtui.playground import agents, report
 from swarmtui.playground.addresses import LAST_NUMBER, NoFreeSubnet, instance_name
 from swarmtui.playground.changes import Change, ChangeKind
 from swarmtui.playground.places import UnusableBase
-from swarmtui.playground.session import (
-    DEFAULT_NODES,
-    Options,
-    PlaygroundError,
-    PlaygroundSession,
-)
+from swarmtui.playground.session import Options, PlaygroundError, PlaygroundSession
+from swarmtui.playground.templates import DEFAULT_NODES, DEFAULT_TEMPLATE, TEMPLATES
 from swarmtui.playground.tier import AUTO, Tier, TierUnavailable
 
 CONSOLE = "swarmtui.ui.app"
@@ -34,11 +30,19 @@ Show = Callable[[PlaygroundSession], Awaitable[None]]
 
 @click.command()
 @click.option(
-    "--nodes",
+    "--template",
+    type=click.Choice(list(TEMPLATES)),
+    default=None,
+    help=f"So many managers and workers.  [default: {DEFAULT_TEMPLATE}]",
+)
+@click.option(
+    "--nodes", type=click.IntRange(1, LAST_NUMBER), default=None, help="Instances to start, instead of a template."
+)
+@click.option(
+    "--managers",
     type=click.IntRange(1, LAST_NUMBER),
-    default=DEFAULT_NODES,
-    show_default=True,
-    help="Instances to start.",
+    default=None,
+    help="How many of them are managers; with five nodes or more three are, unless this says otherwise.",
 )
 @click.option(
     "--headless", is_flag=True, help="Print addresses and DOCKER_HOST values instead of opening the console, and stay."
@@ -66,14 +70,34 @@ Show = Callable[[PlaygroundSession], Awaitable[None]]
     hidden=True,
     help="Another program to start as each instance's agent, with its arguments.",
 )
-def playground(nodes: int, headless: bool, as_json: bool, tier: str, hours: float, agent: str) -> None:
+def playground(
+    template: str | None,
+    nodes: int | None,
+    managers: int | None,
+    headless: bool,
+    as_json: bool,
+    tier: str,
+    hours: float,
+    agent: str,
+) -> None:
     """A cluster on this machine for one session. Everything in it is deleted when the session ends."""
+    if template is not None and (nodes is not None or managers is not None):
+        raise click.UsageError(
+            "--template says how many nodes and managers there are; leave --nodes and --managers out"
+        )
+    if template is not None:
+        nodes, managers = TEMPLATES[template].nodes, TEMPLATES[template].managers
+    nodes = nodes or DEFAULT_NODES
+    if managers is not None and managers > nodes:
+        raise click.UsageError(f"{managers} managers do not fit into {nodes} nodes")
     if as_json and not headless:
         raise click.UsageError("--json needs --headless: with the console open there is nobody to read it")
     if not headless and not sys.stdout.isatty():
         raise click.UsageError("the console needs a terminal; use --headless, with --json for programs")
     show = _console if not headless else _print_json if as_json else _print_text
-    options = Options(nodes=nodes, tier=tier, length=timedelta(hours=hours), agent=shlex.split(agent))
+    options = Options(
+        nodes=nodes, managers=managers or 0, tier=tier, length=timedelta(hours=hours), agent=shlex.split(agent)
+    )
     try:
         asyncio.run(_serve_until_told(options, show))
     except (PlaygroundError, TierUnavailable, NoFreeSubnet, UnusableBase) as error:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Iterable
 from contextlib import aclosing
 from ipaddress import IPv4Address
 
 from swarmtui.docker_api.address import parse_address
 from swarmtui.docker_api.client import EngineClient
-from swarmtui.docker_api.errors import ApiError, ConnectionFailed
+from swarmtui.docker_api.engine_types import JoinTokens
+from swarmtui.docker_api.errors import ApiError, ConnectionFailed, EngineError
 from swarmtui.docker_api.types import Node
 from swarmtui.playground.addresses import SWARM_PORT
+from swarmtui.playground.instance import Instance
 
 _BETWEEN_TRIES = 0.03
+_ANSWER = 2.0
+"""Seconds in which a manager must answer for itself."""
 
 
 def client(docker_host: str) -> EngineClient:
@@ -57,18 +61,30 @@ async def _first_answer(api: EngineClient) -> None:
             return
 
 
-async def init(docker_host: str, address: IPv4Address) -> str:
-    """Make an instance the first manager of a new cluster; returns the token for workers."""
+async def init(docker_host: str, address: IPv4Address) -> JoinTokens:
+    """Make an instance the first manager of a new cluster; returns the tokens for others."""
     own = f"{address}:{SWARM_PORT}"
     async with client(docker_host) as api:
         await api.init_swarm({"ListenAddr": own, "AdvertiseAddr": own})
-        return (await api.swarm()).join_tokens.worker
+        return (await api.swarm()).join_tokens
 
 
-async def worker_token(docker_host: str) -> str:
-    """The token for workers, asked of a manager."""
+async def tokens(docker_host: str) -> JoinTokens:
+    """The tokens for new nodes, asked of a manager."""
     async with client(docker_host) as api:
-        return (await api.swarm()).join_tokens.worker
+        return (await api.swarm()).join_tokens
+
+
+async def manager_among(instances: Iterable[Instance]) -> Instance | None:
+    """The first of them that answers as a manager: roles change, whatever an instance began as."""
+    for instance in instances:
+        try:
+            async with EngineClient(parse_address(instance.docker_host), timeout=_ANSWER) as api:
+                await api.swarm()
+        except EngineError:
+            continue
+        return instance
+    return None
 
 
 async def join(docker_host: str, address: IPv4Address, manager: IPv4Address, token: str) -> None:
@@ -85,20 +101,51 @@ async def join(docker_host: str, address: IPv4Address, manager: IPv4Address, tok
         )
 
 
-async def all_ready(manager: str, names: Collection[str], timeout: float) -> None:
-    """Return when the manager holds every named node for ready; raises TimeoutError with the missing ones."""
+async def all_ready(manager: str, names: Collection[str], timeout: float, *, managers: Collection[str] = ()) -> None:
+    """Return when the manager holds every named node for ready, and `managers` for managers that it hears.
+
+    Raises TimeoutError with the missing ones.
+    """
     ready: set[str] = set()
     try:
         async with asyncio.timeout(timeout), client(manager) as api, aclosing(api.watch()) as batches:  # type: ignore[type-var]
             async for batch in batches:
                 for line in batch:
-                    if isinstance(line.object, Node) and line.kind != "remove" and line.object.status.state == "ready":
+                    if isinstance(line.object, Node) and line.kind != "remove" and _is_ready(line.object, managers):
                         ready.add(line.object.description.hostname)
                 if ready.issuperset(names):
                     return
     except TimeoutError:
         missing = ", ".join(sorted(set(names) - ready))
         raise TimeoutError(f"not ready after {timeout:.0f} s: {missing}") from None
+
+
+def _is_ready(node: Node, managers: Collection[str]) -> bool:
+    if node.status.state != "ready":
+        return False
+    status = node.manager_status
+    return node.description.hostname not in managers or (status is not None and status.reachability == "reachable")
+
+
+async def demote(manager: str, hostname: str, timeout: float) -> None:
+    """Make a worker of the node of an instance that is about to go, if it is a manager, and wait until it is one.
+
+    Raises TimeoutError, or the cluster's refusal.
+    """
+    async with client(manager) as api, asyncio.timeout(timeout):
+        for node in await api.nodes():
+            if node.description.hostname == hostname and node.spec.role == "manager":
+                raw = await api.raw_node(node.id)
+                await api.update_node(node.id, raw["Version"]["Index"], {**raw["Spec"], "Role": "worker"})
+                await _let_go(api, node.id)
+
+
+async def _let_go(api: EngineClient, node_id: str) -> None:
+    async with aclosing(api.watch()) as batches:  # type: ignore[type-var]
+        async for batch in batches:
+            for line in batch:
+                if isinstance(line.object, Node) and line.object.id == node_id and line.object.manager_status is None:
+                    return
 
 
 async def forget(manager: str, hostname: str) -> None:

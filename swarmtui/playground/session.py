@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 
+from swarmtui.docker_api.engine_types import JoinTokens
 from swarmtui.docker_api.errors import ApiError, EngineError
 from swarmtui.playground import agents, engine, forming
 from swarmtui.playground.addresses import LAST_NUMBER, instance_name
@@ -22,10 +23,10 @@ from swarmtui.playground.keeper import Configuration
 from swarmtui.playground.keeping import KeeperFailed, KeeperLink, clean_environment
 from swarmtui.playground.places import SESSION_VARIABLE
 from swarmtui.playground.preparing import Ground, prepare
+from swarmtui.playground.templates import DEFAULT_NODES, managers_for
 from swarmtui.playground.tier import AUTO, Choice, Tier, search_path
 from swarmtui.playground.wire import Message
 
-DEFAULT_NODES = 5
 _ALL_READY = 60.0
 
 
@@ -42,6 +43,8 @@ class Options:
     """What a person asked for."""
 
     nodes: int = DEFAULT_NODES
+    managers: int = 0
+    """How many of them are managers; 0: as many as suit that number of nodes."""
     tier: str = AUTO
     length: timedelta = DEFAULT_LENGTH
     limit: int = DEFAULT_NODES
@@ -159,13 +162,13 @@ class PlaygroundSession:
             )
         instance = self._plan(Role.WORKER if join else Role.BARE)
         self._tell(Change(ChangeKind.ADDED, instance))
-        manager = self._manager()
         try:
             await self._start(instance)
             if join:
+                manager = await forming.manager_among(self._running(besides=instance))
                 if manager is None:
                     raise PlaygroundError("no manager runs that a new instance could join")
-                await self._join(instance, manager, await forming.worker_token(manager.docker_host))
+                await self._join(instance, manager, (await forming.tokens(manager.docker_host)).worker)
                 await forming.all_ready(manager.docker_host, [instance.name], _ALL_READY)
         except BaseException as error:
             failure = self._explained(error)
@@ -181,8 +184,13 @@ class PlaygroundSession:
             raise PlaygroundError(
                 f"{name} is the only manager, and the others cannot go on without one; close the playground instead"
             )
+        manager = await forming.manager_among(self._running(besides=instance))
+        if manager is not None:
+            try:
+                await forming.demote(manager.docker_host, name, _ALL_READY)
+            except (EngineError, TimeoutError) as error:
+                raise PlaygroundError(f"{name} stays: the managers do not let it go: {error}") from error
         await self._discard(instance)
-        manager = self._manager()
         if manager is not None:
             try:
                 await forming.forget(manager.docker_host, name)
@@ -244,7 +252,7 @@ class PlaygroundSession:
             environment = {**clean_environment(SESSION_VARIABLE, self.name, os.environ), "PATH": search_path()}
             self._keeper = await self._launch_keeper(self._ground, environment)
             self._booting = Booting(self._keeper, self._ground, environment, self._options.agent, self._done)
-            await self._form(self._options.nodes)
+            await self._form()
         except BaseException as error:
             failure = first_of(error)
             await self._end()
@@ -265,31 +273,34 @@ class PlaygroundSession:
             self._hear,
         )
 
-    async def _form(self, nodes: int) -> None:
-        """Start the first instances side by side; workers join as soon as they and the manager are there."""
+    async def _form(self) -> None:
+        """Start the first instances side by side; each joins as soon as it and the first manager are there."""
         self._instances.clear()
         self._last_number = 0
-        first = self._plan(Role.MANAGER)
-        workers = [self._plan(Role.WORKER) for _ in range(nodes - 1)]
-        token: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        nodes = self._options.nodes
+        managers = self._options.managers or managers_for(nodes)
+        first, *others = [self._plan(Role.MANAGER if number < managers else Role.WORKER) for number in range(nodes)]
+        tokens: asyncio.Future[JoinTokens] = asyncio.get_running_loop().create_future()
 
         async def begin() -> None:
             await self._start(first)
-            token.set_result(await forming.init(first.docker_host, first.address))
+            tokens.set_result(await forming.init(first.docker_host, first.address))
             self._done(first, Step.CLUSTER)
 
-        async def follow(worker: Instance) -> None:
-            await self._start(worker)
-            await self._join(worker, first, await asyncio.shield(token))
+        async def follow(instance: Instance) -> None:
+            await self._start(instance)
+            known = await asyncio.shield(tokens)
+            await self._join(instance, first, known.manager if instance.role is Role.MANAGER else known.worker)
 
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(begin())
-                for worker in workers:
-                    group.create_task(follow(worker))
+                for instance in others:
+                    group.create_task(follow(instance))
         finally:
-            token.cancel()
-        await forming.all_ready(first.docker_host, list(self._instances), _ALL_READY)
+            tokens.cancel()
+        named = [one.name for one in self._instances.values() if one.role is Role.MANAGER]
+        await forming.all_ready(first.docker_host, list(self._instances), _ALL_READY, managers=named)
         for instance in self._instances.values():
             self._done(instance, Step.READY)
 
@@ -313,9 +324,9 @@ class PlaygroundSession:
         await self._booting.start(instance)
         self._settle(instance)
 
-    async def _join(self, worker: Instance, manager: Instance, token: str) -> None:
-        await forming.join(worker.docker_host, worker.address, manager.address, token)
-        self._done(worker, Step.CLUSTER)
+    async def _join(self, instance: Instance, manager: Instance, token: str) -> None:
+        await forming.join(instance.docker_host, instance.address, manager.address, token)
+        self._done(instance, Step.CLUSTER)
 
     async def _discard(self, instance: Instance) -> None:
         if instance.pid:
@@ -330,9 +341,10 @@ class PlaygroundSession:
         except KeeperFailed as error:
             raise PlaygroundError(str(error)) from error
 
-    def _manager(self) -> Instance | None:
-        managers = [one for one in self._instances.values() if one.role is Role.MANAGER]
-        return next((one for one in managers if one.state is InstanceState.RUNNING), None)
+    def _running(self, *, besides: Instance) -> list[Instance]:
+        """The other instances that run, those that began as managers first."""
+        found = [one for one in self._instances.values() if one.state is InstanceState.RUNNING and one is not besides]
+        return sorted(found, key=lambda one: one.role is not Role.MANAGER)
 
     def _named(self, name: str) -> Instance:
         if name not in self._instances:

@@ -25,6 +25,7 @@ class Scope(StrEnum):
     LOG = "logs"
     PLAYGROUND = "playground"
     DIALOG = "dialogs"
+    QUESTION = "questions"
 
 
 class Danger(IntEnum):
@@ -61,7 +62,7 @@ class Action(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """The names that the prompt takes; none for a dialog's, over which there is no prompt."""
-        if self.scope is Scope.DIALOG:
+        if self.scope in (Scope.DIALOG, Scope.QUESTION):
             return ()
         return self.command or (self.id.rpartition(".")[2],)
 
@@ -90,6 +91,8 @@ ACTIONS: tuple[Action, ...] = (
     A("view.logs", "logs", "Show the logs of a service.",
       ("4",), S.APP, command=("logs", "log", "lo"), arguments="SERVICE"),
     A("view.playground", "playground", "Show the playground's instances.", ("5",), S.APP, command=("playground", "pg")),
+    A("view.pulse", "pulse", "Show the managers, the log and the tasks by state, as they change.",
+      ("6",), S.APP, command=("pulse", "pu", "managers")),
     A("app.back", "back", "Go back one step; closes a filter first.", ("escape",), S.APP, command=("back",), footer=90),
     A("app.prompt", "command", "Type a command.", ("colon",), S.APP, command=("prompt",), footer=60),
     A("app.palette", "palette", "Search every command.", ("ctrl+p",), S.APP, command=("palette",)),
@@ -104,7 +107,12 @@ ACTIONS: tuple[Action, ...] = (
     A("app.mouse", "mouse", "Switch the mouse off, so that the terminal selects text, or on again.",
       (), S.APP, command=("mouse",)),
     A("app.reconnect", "reconnect", "Connect to the cluster again now.", (), S.APP, command=("reconnect",)),
-    A("app.exit", "quit", "Leave the console.", ("ctrl+q",), S.APP, command=("quit", "q", "exit")),
+    A("app.exit", "quit", "Leave the console; a playground asks first, because it ends.",
+      ("ctrl+q",), S.APP, command=("quit", "q", "exit")),
+    A("swarm.quorum", "quorum", "Show which managers are missing and how to get a quorum again.", (), S.APP),
+    A("swarm.force-new-cluster", "force new cluster",
+      "Go on with this manager alone, without those that are lost; a name has to be typed.", (), S.APP, D.DESTROY),
+    A("swarm.leave", "leave", "Let the node that is asked leave the swarm; its name has to be typed.", (), S.APP, D.DESTROY),
     # tables
     A("table.open", "open", "Go down: service to tasks, node to tasks, task to logs.", ("enter",), S.TABLE, footer=1),
     A("view.filter", "filter", "Filter while typing: regex, ! inverts, ~ fuzzy, label=KEY=VALUE.",
@@ -144,6 +152,10 @@ ACTIONS: tuple[Action, ...] = (
       ("D",), S.NODES, D.CHANGE, arguments="[NODE]", footer=2),
     A("node.activate", "activate", "Let the node have tasks again.",
       ("A",), S.NODES, D.CHANGE, arguments="[NODE]", footer=3),
+    A("node.promote", "promote", "Make the node a manager; shows how many failures are survived then.",
+      ("P",), S.NODES, D.CHANGE, arguments="[NODE]", footer=4),
+    A("node.demote", "demote", "Make the manager a worker; shows how many failures are survived then.",
+      ("M",), S.NODES, D.CHANGE, arguments="[NODE]", footer=5),
     # logs
     A("log.follow", "follow", "Follow the newest line, or stop.", ("f",), S.LOG, footer=1),
     A("log.pause", "pause", "Hold the picture; what arrives is counted.", ("p",), S.LOG, footer=2),
@@ -173,7 +185,13 @@ ACTIONS: tuple[Action, ...] = (
     A("playground.delete", "delete", "Delete the chosen instance; its name has to be typed.",
       ("ctrl+k",), S.PLAYGROUND, D.DESTROY, arguments="[INSTANCE]", footer=5),
     A("playground.copy-host", "copy DOCKER_HOST", "Copy the DOCKER_HOST of the instance.",
-      ("h",), S.PLAYGROUND, footer=2),
+      ("h",), S.PLAYGROUND, footer=6),
+    A("playground.power", "power", "Cut the power of the chosen instance, or switch it on again.",
+      ("X",), S.PLAYGROUND, D.CHANGE, arguments="[INSTANCE]", footer=2),
+    A("playground.freeze", "freeze", "Freeze the chosen instance as a machine that hangs, or thaw it.",
+      ("F",), S.PLAYGROUND, D.CHANGE, arguments="[INSTANCE]", footer=3),
+    A("playground.extend", "extend", "Let the session last an hour longer, or so many minutes.",
+      ("E",), S.PLAYGROUND, D.CHANGE, arguments="[MINUTES]", footer=4),
     # dialogs
     A("dialog.accept", "do it", "Do what the dialog shows.", ("enter",), S.DIALOG),
     A("dialog.leave", "leave", "Leave the dialog; a change that is under way goes on.",
@@ -181,6 +199,12 @@ ACTIONS: tuple[Action, ...] = (
     A("dialog.stop", "stop waiting", "Stop waiting for a change; what was sent stays, Ctrl+Z undoes it.",
       ("ctrl+x",), S.DIALOG),
     A("dialog.copy", "copy", "Copy the text of the dialog.", ("ctrl+y",), S.DIALOG),
+    # questions
+    A("ask.yes", "yes", "Do it.", ("y",), S.QUESTION),
+    A("ask.no", "no", "Do nothing.", ("escape", "n"), S.QUESTION),
+    A("ask.quit", "quit", "When asked whether to end a playground: end it.", ("ctrl+q",), S.QUESTION),
+    A("ask.force", "force a new cluster", "Where the quorum is lost: show what going on with this manager alone means.",
+      ("F",), S.QUESTION),
 )
 # fmt: on
 """Every action, in the order in which the help shows them."""
@@ -191,8 +215,16 @@ TYPING = frozenset({"app.prompt", "view.filter", "log.search", "log.filter"})
 BY_ID = {action.id: action for action in ACTIONS}
 
 
-def bindings(*scopes: Scope) -> list[Binding | tuple[str, str] | tuple[str, str, str]]:
+Bindings = list[Binding | tuple[str, str] | tuple[str, str, str]]
+
+
+def bindings(*scopes: Scope) -> Bindings:
     """Textual bindings of every action of the scopes that has keys."""
+    return bindings_of(action for action in ACTIONS if action.scope in scopes)
+
+
+def bindings_of(actions: Iterable[Action]) -> Bindings:
+    """Textual bindings of the actions that have keys."""
     return [
         Binding(
             ",".join(action.keys),
@@ -204,8 +236,8 @@ def bindings(*scopes: Scope) -> list[Binding | tuple[str, str] | tuple[str, str,
             # Before the widget with the focus has its turn: the next letter typed must already go to the prompt.
             priority=action.id in TYPING,
         )
-        for action in ACTIONS
-        if action.scope in scopes and action.keys
+        for action in actions
+        if action.keys
     ]
 
 

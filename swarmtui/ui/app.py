@@ -25,6 +25,7 @@ from swarmtui.ui.theme import ThemedApp
 if TYPE_CHECKING:
     from textual.app import SystemCommand
 
+    from swarmtui.docker_api.address import EngineAddress
     from swarmtui.docker_api.client import EngineClient
     from swarmtui.model.summary import ClusterSummary
 
@@ -137,10 +138,17 @@ class SwarmApp(ThemedApp):
         from swarmtui.docker_api.address import parse_address
         from swarmtui.docker_api.client import EngineClient
 
-        assert self._playground is not None
-        instances = self._playground.instances
-        first = next((one for one in instances if str(one.role) == "manager"), instances[0])
-        return EngineClient(parse_address(first.docker_host))
+        playground = self._playground
+        assert playground is not None
+
+        def addresses() -> list[EngineAddress]:
+            # Any of them may be a manager by now; those that began as one are asked first, and those that run.
+            likely = sorted(
+                playground.instances, key=lambda one: (str(one.state) != "running", str(one.role) != "manager")
+            )
+            return [parse_address(one.docker_host) for one in likely]
+
+        return EngineClient(addresses()[0], others=addresses)
 
     # What the toolkit asks for
 

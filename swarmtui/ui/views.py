@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     # At run time these modules come after the first paint.
     from swarmtui.model.rows import NodeRow, ServiceRow, TaskRow
 
+LAGGING = 1000
+"""Entries; a manager that lacks so many is busy catching up."""
+
 Now = Callable[[], float]
 """Seconds since 1970."""
 
@@ -76,7 +79,7 @@ def nodes(glyphs: GlyphSet, now: Now) -> TableSpec:
     """The nodes of the cluster."""
 
     def role(row: NodeRow) -> str:
-        return "leader" if row.leader else row.role
+        return "leader" if row.leader else "learner" if row.log_role == "learner" else row.role
 
     def share(reserved: int, total: int, words: Callable[[int], str]) -> str:
         return f"{words(reserved)}/{words(total)}" if reserved else words(total)
@@ -93,6 +96,14 @@ def nodes(glyphs: GlyphSet, now: Now) -> TableSpec:
             tone=lambda row: Tone.PLAIN if row.tasks_running == row.tasks_wanted else Tone.BUSY,
         ),
         Column("address", "ADDRESS", attrgetter("address"), minimum=15),
+        Column(
+            "index", "INDEX", lambda row: str(row.log_index) if row.log_index >= 0 else "",
+            sort=attrgetter("log_index"), right=True, when_filled=True,
+        ),
+        Column(
+            "lag", "LAG", lambda row: str(row.log_lag) if row.log_lag >= 0 else "", sort=attrgetter("log_lag"),
+            tone=lambda row: Tone.PLAIN if row.log_lag < LAGGING else Tone.WARNING, right=True, when_filled=True,
+        ),
         Column(
             "message", "MESSAGE", attrgetter("message"), tone=lambda row: Tone.BAD, grow=True, maximum=60, minimum=18,
             when_filled=True,

@@ -61,7 +61,7 @@ class StandIn:
         return web.json_response(f"id-{self._settings.hostname}")
 
     async def _swarm(self, request: web.Request) -> web.Response:
-        return web.json_response({"JoinTokens": {"Worker": "token"}})
+        return web.json_response({"JoinTokens": {"Worker": "token", "Manager": "token"}})
 
     async def _join(self, request: web.Request) -> web.Response:
         wanted = await request.json()

@@ -9,7 +9,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -447,6 +447,28 @@ class FakePlayground:
         if self.problem:
             raise PlaygroundError(self.problem)
         self.instances = [one for one in self.instances if one.name != name]
+        self.tell()
+
+    def _become(self, name: str, state: str) -> None:
+        if self.problem:
+            raise PlaygroundError(self.problem)
+        next(one for one in self.instances if one.name == name).state = state
+        self.tell()
+
+    async def cut_power(self, name: str) -> None:
+        self._become(name, "stopped")
+
+    async def start(self, name: str) -> None:
+        self._become(name, "running")
+
+    async def freeze(self, name: str) -> None:
+        self._become(name, "frozen")
+
+    async def thaw(self, name: str) -> None:
+        self._become(name, "running")
+
+    def extend(self, by: timedelta) -> None:
+        self.expires_at += by
         self.tell()
 
 

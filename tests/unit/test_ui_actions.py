@@ -22,6 +22,8 @@ from swarmtui.ui.screens.columns import ColumnsScreen
 from swarmtui.ui.screens.help import HelpScreen, help_rows
 from swarmtui.ui.screens.instance import DeleteInstance
 from swarmtui.ui.screens.main import MainScreen
+from swarmtui.ui.screens.question import EndPlayground, Question
+from swarmtui.ui.screens.quorum import QuorumScreen
 from swarmtui.ui.screens.text import TextScreen, wrapped
 from swarmtui.ui.widgets.log_view import LogView
 from swarmtui.ui.widgets.resource_table import ResourceTable
@@ -33,6 +35,8 @@ ROWS = ["`1234567890-=", " qwertyuiop[]\\", " asdfghjkl;'", " zxcvbnm,./"]
 def owners(action: Action) -> list[type]:
     if action.scope is Scope.DIALOG:
         return [ChangeScreen, TextScreen, HelpScreen, ColumnsScreen, DeleteInstance]
+    if action.scope is Scope.QUESTION:
+        return [Question, EndPlayground, QuorumScreen]
     return OWNERS[action.owner]
 
 
@@ -71,6 +75,7 @@ def test_ids_are_unique_and_keys_mean_one_thing_where_one_is() -> None:
         (Scope.PLAYGROUND, Scope.TABLE, Scope.APP),
         (Scope.LOG, Scope.APP),
         (Scope.DIALOG,),
+        (Scope.QUESTION,),
     ]
     for scopes in places:
         taken: dict[str, list[str]] = defaultdict(list)

@@ -1,21 +1,17 @@
-"""What keys and commands do on the console's screen. Every `action_` method belongs to an action of the registry."""
+"""The console: what the prompt takes, and what keys do everywhere.
+
+Every `action_` method belongs to an action of the registry.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from textual.screen import Screen
-
-from swarmtui.ui.actions import BY_ID, Action, Danger, Scope, bindings
-from swarmtui.ui.deferred import deferred
+from swarmtui.ui.actions import BY_ID, Action, Scope, bindings
 from swarmtui.ui.navigation import Place
-from swarmtui.ui.screens.console import KINDS, ConsoleScreen
+from swarmtui.ui.screens.instances import InstancesScreen
 from swarmtui.ui.widgets.chrome import Footer
-
-if TYPE_CHECKING:
-    from swarmtui.operations.base import Operation
-    from swarmtui.ui.session import RunningOperation
 
 OWN_SCOPES = (Scope.APP, Scope.NODES, Scope.SERVICES, Scope.PLAYGROUND)
 """Scopes whose keys this screen binds itself; tables and logs bind their own."""
@@ -23,7 +19,7 @@ REMEMBERED = 100
 """Commands that the prompt remembers."""
 
 
-class MainScreen(ConsoleScreen):
+class MainScreen(InstancesScreen):
     """The console."""
 
     BINDINGS = bindings(*OWN_SCOPES)
@@ -168,12 +164,20 @@ class MainScreen(ConsoleScreen):
         kind, object_id = self._log_target
         self.go(Place("logs", **({kind: object_id} if kind else {})), anew=True)
 
-    def action_view_playground(self) -> None:
-        """The playground's instances."""
-        if self.playground is None:
-            self.notify("this is no playground: swarmtui playground starts one", timeout=4)
-        else:
-            self.go(Place("playground"), anew=True)
+    def action_object_logs(self, name: str = "") -> None:
+        """Its logs."""
+        if name:
+            self.action_view_logs(name)
+            return
+        kind, object_id = self._object()
+        if kind in ("service", "task"):
+            self.go(Place("logs", service=object_id) if kind == "service" else Place("logs", task=object_id))
+        elif kind:
+            self.notify("a node has no log of its own; Enter shows its tasks", timeout=3)
+
+    def action_view_pulse(self) -> None:
+        """The cluster's pulse."""
+        self.go(Place("pulse"), anew=True)
 
     def action_app_back(self) -> None:
         """Back: a filter first, then marks, then the place before."""
@@ -240,8 +244,17 @@ class MainScreen(ConsoleScreen):
         self.app.reconnect()  # type: ignore[attr-defined]
 
     def action_app_exit(self) -> None:
-        """Leaves."""
-        self.app.exit()
+        """Leaves; a playground, which ends with it, asks first."""
+        if self.playground is None:
+            self.app.exit()
+            return
+        from swarmtui.ui.screens.question import EndPlayground
+
+        self.app.push_screen(EndPlayground(len(self.playground.instances)), self._ended)
+
+    def _ended(self, answer: bool | None) -> None:
+        if answer:
+            self.app.exit()
 
     # tables
 
@@ -273,200 +286,3 @@ class MainScreen(ConsoleScreen):
         table.set_keep(None if self._history else spec.keep)
         if self.place.view != "tasks":
             self.notify("ended tasks are shown" if self._history else "ended tasks are hidden", timeout=2)
-
-    def action_object_describe(self, name: str = "") -> None:
-        """The object in words."""
-        self._inspect("describe", name)
-
-    def action_object_raw(self, name: str = "") -> None:
-        """The object as the API gives it."""
-        self._inspect("raw", name)
-
-    def action_object_why(self, name: str = "") -> None:
-        """Why it is as it is."""
-        self._inspect("why", name)
-
-    def action_object_logs(self, name: str = "") -> None:
-        """Its logs."""
-        if name:
-            self.action_view_logs(name)
-            return
-        kind, object_id = self._object()
-        if kind in ("service", "task"):
-            self.go(Place("logs", service=object_id) if kind == "service" else Place("logs", task=object_id))
-        elif kind:
-            self.notify("a node has no log of its own; Enter shows its tasks", timeout=3)
-
-    def _object(self) -> tuple[str, str]:
-        table = self.table
-        if table is None or table.cursor_id is None or self.place.view not in KINDS:
-            return "", ""
-        return KINDS[self.place.view], table.cursor_id
-
-    def _resolve(self, kind: str, name: str) -> str | None:
-        found = self.session.find(kind, name) if self.session is not None else None
-        if found is None:
-            self.notify(f"there is no {kind} {name!r}, or several begin so", severity="warning", timeout=4)
-        return found
-
-    def _inspect(self, what: str, name: str) -> None:
-        kind, object_id = self._object()
-        if name:
-            for each in ("service", "node", "task"):
-                if self.session is not None and (found := self.session.find(each, name)) is not None:
-                    kind, object_id = each, found
-                    break
-            else:
-                self._resolve("object", name)
-                return
-        if not kind or self.session is None:
-            return
-        self.run_worker(deferred(self._read_object, what, kind, object_id), group="inspect", exclusive=True)
-
-    async def _read_object(self, what: str, kind: str, object_id: str) -> None:
-        from swarmtui.ui import inspection
-        from swarmtui.ui.screens.text import TextScreen
-
-        session = self.session
-        if session is None:
-            return
-        if what == "describe":
-            lines = await inspection.describe(session, kind, object_id, self._now())
-        elif what == "raw":
-            lines = await inspection.raw(session, kind, object_id)
-        else:
-            lines = await inspection.why(session, kind, object_id)
-        title = f"{what} {kind} {session.name_of(kind, object_id)}"
-        self.app.push_screen(TextScreen(title, lines, self.glyphs, wrapping=what != "raw"))
-
-    # Changes
-
-    def action_service_scale(self, text: str = "") -> None:
-        """`web 9`, `9` for what is chosen, or nothing: asks for the number."""
-        words = text.split()
-        number = words.pop() if words and words[-1].isdigit() else ""
-        targets = self._targets("service", " ".join(words))
-        if not targets:
-            return
-        if number:
-            self._change("service.scale", targets, number)
-            return
-        assert self.session is not None
-        row = self.session.service(targets[0])
-        # The number now, ready to be typed over.
-        start = f"scale {row.name} {row.wanted}" if row is not None and len(targets) == 1 else "scale "
-        self.ask(":", start)
-
-    def action_service_restart(self, name: str = "") -> None:
-        """Replaces the tasks one by one."""
-        self._change("service.restart", self._targets("service", name))
-
-    def action_service_remove(self, name: str = "") -> None:
-        """Removes the service."""
-        self._change("service.remove", self._targets("service", name))
-
-    def action_node_drain(self, name: str = "") -> None:
-        """Moves everything off the node."""
-        self._change("node.drain", self._targets("node", name))
-
-    def action_node_activate(self, name: str = "") -> None:
-        """Lets the node have tasks again."""
-        self._change("node.activate", self._targets("node", name))
-
-    def _targets(self, kind: str, name: str) -> list[str]:
-        """The objects meant: the one named, the marked ones, or the one under the cursor."""
-        if self.session is None:
-            self.notify("not connected", severity="warning", timeout=3)
-            return []
-        if name:
-            found = self._resolve(kind, name)
-            return [found] if found is not None else []
-        if KINDS.get(self.place.view) == kind and self.table is not None:
-            return self.table.chosen_ids
-        if kind == "service" and self.place.service:
-            return [self.place.service]
-        self.notify(f"which {kind}? name it", severity="warning", timeout=3)
-        return []
-
-    def _change(self, action_id: str, targets: Sequence[str], argument: str = "") -> None:
-        if not targets or self.session is None:
-            return
-        if self.readonly and BY_ID[action_id].danger is not Danger.NONE:
-            self.notify("this context is read-only: nothing is changed here", severity="warning", timeout=4)
-            return
-        from swarmtui.ui.changes import operation
-
-        try:
-            wanted = [operation(self.session.client, action_id, target, argument) for target in targets]
-        except ValueError as problem:
-            self.notify(str(problem), severity="warning", timeout=4)
-            return
-        self._show_change(wanted)
-
-    def _show_change(self, operations: Sequence[Operation]) -> None:
-        from swarmtui.ui.screens.change import ChangeScreen
-
-        session = self.session
-        assert session is not None
-        self.app.push_screen(
-            ChangeScreen(operations, lambda each: session.start(each, self._heard), self.glyphs, pause=self.pause)
-        )
-
-    def _heard(self, running: RunningOperation) -> None:
-        """A change went on: the header shows it, and its end is told when no dialog watches."""
-        session = self.session
-        if session is None or not self.is_attached:
-            return
-        title = running.operation.title
-        if running.finished:
-            self.header.activity = ""
-            watched = isinstance(self.app.screen, Screen) and self.app.screen is not self
-            if running.error:
-                self.notify(f"{title}: {running.error}", severity="error", timeout=15)
-            elif not watched and not running.stopped:
-                self.notify(f"done: {title}", timeout=4)
-        else:
-            progress = running.progress
-            count = f" {progress.done}/{progress.total}" if progress is not None and progress.total else ""
-            self.header.activity = f"{self.glyphs['starting']} {title}{count}"
-        self.header.refresh()
-        self._show_footer()
-
-    # The playground
-
-    def action_playground_add(self) -> None:
-        """Starts one more instance."""
-        if self.playground is None:
-            self.action_view_playground()
-            return
-        self.notify("starting an instance ...", timeout=3)
-        self.run_worker(deferred(self._add_instance), group="playground")
-
-    async def _add_instance(self) -> None:
-        from swarmtui.ui.screens.instance import playground_call
-
-        assert self.playground is not None
-        problem = await playground_call(self.playground.add())
-        if problem:
-            self.notify(problem, severity="error", timeout=10)
-        elif self._playground_view is not None:
-            self._playground_view.update_rows()
-
-    def action_playground_delete(self, name: str = "") -> None:
-        """Deletes an instance; its name is typed first."""
-        if self.playground is None or self._playground_view is None:
-            self.action_view_playground()
-            return
-        wanted = name or self._playground_view.table.cursor_id
-        if wanted is None or wanted not in {one.name for one in self.playground.instances}:
-            self.notify(f"there is no instance {wanted!r}", severity="warning", timeout=3)
-            return
-        from swarmtui.ui.screens.instance import DeleteInstance
-
-        self.app.push_screen(DeleteInstance(self.playground, wanted))
-
-    def action_playground_copy_host(self) -> None:
-        """Copies the DOCKER_HOST of the instance."""
-        if self._playground_view is not None and (row := self._playground_view.table.cursor_row) is not None:
-            self.app.copy_to_clipboard(row.docker_host)
-            self.notify("copied DOCKER_HOST", timeout=2)

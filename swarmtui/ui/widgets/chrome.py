@@ -19,6 +19,7 @@ from textual.widget import Widget
 from swarmtui.ui.actions import Action, key_label
 from swarmtui.ui.glyphs import GlyphSet
 from swarmtui.ui.text import fitted, safe, width_of
+from swarmtui.ui.views import LAGGING
 
 if TYPE_CHECKING:
     from swarmtui.model.summary import ClusterSummary
@@ -156,11 +157,15 @@ class Header(LineWidget):
         if summary is not None and summary.name not in ("", "default", name):
             name = f"{name} ({summary.name})" if name else summary.name
         left: list[Part] = [(" swarmtui ", "brand"), (f" {safe(name)}" if name else "", "plain")]
-        left += [(f" {mark}", "bad" if mark == "production" else "warning") for mark in self.marks]
+        group = summary.group if summary is not None else None
+        marks = [*self.marks, *(["no quorum"] if group is not None and not group.quorum else [])]
+        if group is not None and group.stale:
+            marks.append("stale")
+        left += [(f" {mark}", "bad" if mark in ("production", "no quorum") else "warning") for mark in marks]
         for crumb in self.crumbs[1:] if self.crumbs[:1] == [name] else self.crumbs:
             left += [(f" {self.glyphs['crumb']} ", "muted"), (safe(crumb), "plain")]
         left.append(("  ", "plain"))
-        right: list[Part] = []
+        right: list[Part] = self._log_position()
         if self.countdown:
             right += [(f" {self.countdown} left ", "accent"), (" ", "plain")]
         if summary is not None:
@@ -182,6 +187,19 @@ class Header(LineWidget):
             # Where one is says more than the program's name.
             left.pop(0)
         return left, right
+
+    def _log_position(self) -> list[Part]:
+        """Term, newest entry and the worst lag; the first to give way."""
+        group = self.summary.group if self.summary is not None else None
+        if group is None or not group.term:
+            return []
+        parts: list[Part] = [(f"term {group.term}  ", "muted")]
+        if group.index >= 0:
+            parts[:0] = [(f"log {group.index}  ", "muted")]
+        lag = max((member.lag for member in group.members if member.reachable), default=-1)
+        if lag >= LAGGING:
+            parts[:0] = [(f"{self.glyphs['warning']} lag {lag}  ", "warning")]
+        return parts
 
     def _connection(self) -> list[Part]:
         connection = self.summary.connection if self.summary is not None else None
@@ -219,7 +237,12 @@ class Header(LineWidget):
         left: list[Part] = [(" ", "plain")]
         self._tab_cells = []
         position = 1
-        for tab in self._tabs():
+        tabs = self._tabs()
+        wanted = sum(len(tab.key) + width_of(tab.view) + width_of(tab.figures) + 5 for tab in tabs)
+        # On a narrow screen the figures of what is not looked at give way to the names.
+        if wanted > width:
+            tabs = [tab if tab.view == self.view else tab._replace(figures="") for tab in tabs]
+        for tab in tabs:
             here = tab.view == self.view
             parts: list[Part] = [
                 (f" {tab.key} ", "here" if here else "muted"),
