@@ -18,7 +18,7 @@ from agent.api_types.node import (
 from agent.api_types.swarm import Cluster, InitRequest
 from agent.api_types.times import Clock
 from agent.pki.identity import NodeIdentity, NodeKey
-from agent.pki.root import RootCA
+from agent.pki.root import DEFAULT_EXPIRY, RootCA
 from agent.pki.tokens import make_secret
 from agent.pki.unlock import make_unlock_key
 from agent.rpc.addresses import split_address
@@ -44,20 +44,9 @@ def found(
 ) -> Founding:
     """A new cluster as `request` (its spec complete) wants it, with this node, reached at `advertise`, as its manager."""
     root = RootCA.create(clock)
-    key = NodeKey.create()
-    cluster_id, node_id = new_id(), new_id()
-    certificate = root.sign(
-        key.request(),
-        node_id,
-        NodeRole.MANAGER,
-        cluster_id=cluster_id,
-        clock=clock,
-        expiry=request.spec.ca_config.node_cert_expiry,
-    )
-    identity = NodeIdentity.from_pem(certificate, key.pem, root.cert_pem)
     assert root.key_pem is not None
     cluster = Cluster(
-        id=cluster_id,
+        id=new_id(),
         spec=request.spec,
         ca_cert=root.cert_pem.decode(),
         ca_key=root.key_pem.decode(),
@@ -68,14 +57,35 @@ def found(
         subnet_size=request.subnet_size or 24,
         data_path_port=request.data_path_port or 4789,
     )
+    availability = NodeAvailability(request.availability.lower() or NodeAvailability.ACTIVE)
+    return _first_manager(cluster, root, description, advertise, availability, clock, new_id())
+
+
+def found_again(
+    cluster: Cluster, description: NodeDescription, advertise: str, clock: Clock, new_id: IdSource
+) -> Founding:
+    """A cluster that existed before, with this node, which it does not know yet, as its manager."""
+    root = RootCA.from_pem(cluster.ca_cert.encode(), cluster.ca_key.encode())
+    return _first_manager(cluster, root, description, advertise, NodeAvailability.ACTIVE, clock, new_id())
+
+
+def _first_manager(
+    cluster: Cluster,
+    root: RootCA,
+    description: NodeDescription,
+    advertise: str,
+    availability: NodeAvailability,
+    clock: Clock,
+    node_id: str,
+) -> Founding:
+    key = NodeKey.create()
+    expiry = cluster.spec.ca_config.node_cert_expiry or DEFAULT_EXPIRY
+    certificate = root.sign(key.request(), node_id, NodeRole.MANAGER, cluster_id=cluster.id, clock=clock, expiry=expiry)
     node = Node(
         id=node_id,
-        spec=NodeSpec(
-            role=NodeRole.MANAGER,
-            availability=NodeAvailability(request.availability.lower() or NodeAvailability.ACTIVE),
-        ),
+        spec=NodeSpec(role=NodeRole.MANAGER, availability=availability),
         description=description,
         status=NodeStatus(state=NodeState.READY, addr=split_address(advertise)[0]),
         manager_status=ManagerStatus(leader=True, reachability="reachable", addr=advertise),
     )
-    return Founding(identity, cluster, node)
+    return Founding(NodeIdentity.from_pem(certificate, key.pem, root.cert_pem), cluster, node)

@@ -18,13 +18,21 @@ class RecordDamaged(Exception):
 
 
 class SwarmRecord(msgspec.Struct, frozen=True):
-    """This node's part in a swarm. Addresses are `address:port`; `managers` were known when it was written."""
+    """This node's part in a swarm. Addresses are `address:port`; `managers` were known when it was written.
+
+    `asked_listen` and `asked_advertise` are what a person asked for at init or join, resolved again at every start: the
+    host may have another address by then. None in records of versions that did not keep them. `alone` says that this
+    manager is on its way to be the only one of a new group (`--force-new-cluster`): not all of that is done yet.
+    """
 
     cluster_id: str
     node_id: str
     listen: str
     advertise: str
     managers: list[str] = []
+    asked_listen: str | None = None
+    asked_advertise: str | None = None
+    alone: bool = False
     format: int = FORMAT
 
 

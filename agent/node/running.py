@@ -71,6 +71,7 @@ async def run(settings: Settings) -> int:
             logger.info("swarmtui-agent %s answers on %s", program_version(), settings.socket)
             await stop.wait()
             logger.info("stopping; tasks go on")
+            await node.hand_over()
     except SocketUnusable as error:
         logger.critical("%s", error)
         return 1
