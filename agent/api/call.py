@@ -127,8 +127,13 @@ class Call:
 
     async def fresh(self, store: Store) -> None:
         """Wait until the store shows every write acknowledged so far; when that takes too long the answer says so."""
-        if not await self.state.reads.fresh(store):
+        if self.state.leadership.leaderless or not await self.state.reads.fresh(store):
             self.request[STALE] = True
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the answer is made from the last known state."""
+        return STALE in self.request
 
     @contextmanager
     def streaming(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from aiohttp import web
 
-from agent.api.attempts import OUTCOME, PREFIX, UNKNOWN_OUTCOME, Outcome
+from agent.api.attempts import OUTCOME, PREFIX, UNKNOWN_OUTCOME, Attempt, Outcome
 from agent.api.call import AUDITED, STALE, Call, raw_reply, write_audit
 from agent.api.engine import end_to_end
 from agent.api.exchange import Head, read_body, read_head, send_request
@@ -33,6 +33,8 @@ PATIENCE = 10.0
 """Seconds after which no further attempt begins, whatever the managers do."""
 ANSWER_PATIENCE = 20.0
 """Seconds a leader that is not lost may take to begin its answer."""
+QUESTION_PATIENCE = 0.15
+"""Seconds the leader may take for what this manager could answer by itself, if not as well."""
 FIRST_PAUSE, LAST_PAUSE = 0.02, 0.5
 """Seconds until a leader that cannot be reached is tried again, unless another one is known before."""
 
@@ -169,6 +171,26 @@ async def _exchange(
             return head, reader, b"".join([piece async for piece in read_body(reader, head)])
     except OSError as error:
         raise OutcomeUnknown(str(error)) from error
+
+
+async def ask_leader(call: Call, target: str) -> bytes | None:
+    """What the leader answers to a GET of this manager's own; None when there is none, or it takes too long."""
+    lead = call.state.leadership
+    footing, caller = lead.footing, _caller(call)
+    if not footing.elsewhere:
+        return None
+    try:
+        async with (
+            asyncio.timeout(QUESTION_PATIENCE),
+            lead.as_long_as(footing),
+            call.backend.leader_link(caller) as (reader, writer),
+        ):
+            await send_request(writer, "GET", target, [("Host", "docker"), *Attempt(caller).headers()], b"")
+            head = await read_head(reader)
+            body = b"".join([piece async for piece in read_body(reader, head)])
+            return body if head.status == 200 else None
+    except (OSError, RpcError, Unavailable, LeaderGone):
+        return None
 
 
 def _caller(call: Call) -> str:

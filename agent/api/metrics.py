@@ -14,6 +14,9 @@ from agent.api_types.node import Node, NodeState
 from agent.api_types.secret import Config, Secret
 from agent.api_types.service import Service
 from agent.api_types.task import Task
+from agent.manager.group import voters
+from agent.raft.interface import GroupStatus
+from agent.store.commit_times import BUCKETS, CommitTimes
 from agent.store.transactions import ReadTx
 
 if TYPE_CHECKING:
@@ -107,6 +110,54 @@ def store_lines(tx: ReadTx) -> Iterator[str]:
         yield f'swarmtui_tasks{{state="{task_state}"}} {amount}'
 
 
+def commit_lines(times: CommitTimes) -> Iterator[str]:
+    """How long this manager's transactions took until they were committed."""
+    yield "# HELP swarmtui_raft_proposals_total Transactions that this manager proposed."
+    yield "# TYPE swarmtui_raft_proposals_total counter"
+    yield f"swarmtui_raft_proposals_total {times.proposed}"
+    yield "# HELP swarmtui_raft_proposals_failed_total Those that were refused, or of which nobody knows what became."
+    yield "# TYPE swarmtui_raft_proposals_failed_total counter"
+    yield f"swarmtui_raft_proposals_failed_total {times.failed}"
+    yield "# HELP swarmtui_raft_commit_seconds Time from the proposal of a transaction until it is applied."
+    yield "# TYPE swarmtui_raft_commit_seconds histogram"
+    for bound in BUCKETS:
+        yield f'swarmtui_raft_commit_seconds_bucket{{le="{bound}"}} {times.up_to[bound]}'
+    yield f'swarmtui_raft_commit_seconds_bucket{{le="+Inf"}} {times.count}'
+    yield f"swarmtui_raft_commit_seconds_sum {times.sum:.6f}"
+    yield f"swarmtui_raft_commit_seconds_count {times.count}"
+
+
+def group_lines(group: GroupStatus, leader_changes: int) -> Iterator[str]:
+    """The managers' group as this one sees it."""
+    figures = {
+        "term": (group.term, "The term that this manager is in."),
+        "leading": (int(group.leading), "Whether this manager leads."),
+        "has_leader": (int(bool(group.leader)), "Whether this manager knows a leader."),
+        "last_index": (group.last_index, "The last entry of the log here."),
+        "committed_index": (group.committed, "The last entry that is known to be committed."),
+        "applied_index": (group.applied, "The last entry that is applied here."),
+        "voters": (len(voters(group)), "Managers that vote."),
+        "learners": (len(group.members) - len(voters(group)), "Managers that only follow the log."),
+    }
+    for name, (value, text) in figures.items():
+        yield f"# HELP swarmtui_raft_{name} {text}"
+        yield f"# TYPE swarmtui_raft_{name} gauge"
+        yield f"swarmtui_raft_{name} {value}"
+    yield "# HELP swarmtui_raft_leader_changes_total How often another leader than the last one was seen."
+    yield "# TYPE swarmtui_raft_leader_changes_total counter"
+    yield f"swarmtui_raft_leader_changes_total {leader_changes}"
+    if group.leading:
+        yield "# HELP swarmtui_raft_member_lag Entries that a member's disk lacks."
+        yield "# TYPE swarmtui_raft_member_lag gauge"
+        for member in group.members:
+            if member.match >= 0:
+                yield f'swarmtui_raft_member_lag{{member="{member.id}"}} {max(0, group.last_index - member.match)}'
+        yield "# HELP swarmtui_raft_member_active Whether a member was heard of within the time of an election."
+        yield "# TYPE swarmtui_raft_member_active gauge"
+        for member in group.members:
+            yield f'swarmtui_raft_member_active{{member="{member.id}"}} {int(member.active)}'
+
+
 async def show(call: Call) -> web.StreamResponse:
     """`GET /swarmtui/v1/metrics`; on a worker without the part about the store."""
     metrics = call.state.metrics
@@ -120,6 +171,10 @@ async def show(call: Call) -> web.StreamResponse:
         ]
         lines.append(f"swarmtui_store_index {store.index}")
         lines += store.view(lambda tx: list(store_lines(tx)))
+        lines += commit_lines(store.commit_times)
+    group = call.backend.group
+    if group is not None:
+        lines += group_lines(group, call.state.leadership.changes)
     return web.Response(
         body=("\n".join(lines) + "\n").encode(),
         headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},

@@ -9,6 +9,7 @@ from agent.api.attempts import changed_before
 from agent.api.call import Call, done, reply
 from agent.api.filters import Filters
 from agent.api.lookup import find_node, manager_store
+from agent.api.quorum import with_group_status
 from agent.api.removal import remove_object
 from agent.api_types.common import Version
 from agent.api_types.errors import FailedPrecondition, InvalidArgument
@@ -37,7 +38,14 @@ async def list_nodes(call: Call) -> web.StreamResponse:
     _check_words(filters)
     await call.fresh(store)
     nodes = store.view(lambda tx: [node for node in tx.all(Node) if _matches(filters, node)])
-    return reply(sorted(nodes, key=lambda node: node.id))
+    return reply([_shown(call, node) for node in sorted(nodes, key=lambda node: node.id)])
+
+
+def _shown(call: Call, node: Node) -> Node:
+    """A node as it is; who leads and who is reachable is the group's to say while the store is not kept up to date."""
+    if not call.is_stale:
+        return node
+    return with_group_status(node, call.backend.group, leaderless=call.state.leadership.leaderless)
 
 
 def _check_words(filters: Filters) -> None:
@@ -66,7 +74,7 @@ async def inspect(call: Call) -> web.StreamResponse:
     """`GET /nodes/ID`; `self` is the docker CLI's own word and means nothing here."""
     store = manager_store(call.backend)
     await call.fresh(store)
-    return reply(store.view(lambda tx: find_node(tx, call.params["id"])))
+    return reply(_shown(call, store.view(lambda tx: find_node(tx, call.params["id"]))))
 
 
 async def update(call: Call) -> web.StreamResponse:

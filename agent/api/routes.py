@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.api import (
+    backups,
     containers,
     event_stream,
     execs,
     explain,
     logs,
+    managers,
     metrics,
     networks,
     nodes,
@@ -139,6 +141,9 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/configs/{id}", OWN, secrets.CONFIGS.remove, LEADER, _object(find_config)),
     Route("GET", "/swarmtui/v1/watch", OWN, watch.stream),
     Route("GET", "/swarmtui/v1/metrics", OWN, metrics.show),
+    Route("GET", "/swarmtui/v1/managers", OWN, managers.show, BOTH),
+    Route("GET", "/swarmtui/v1/backup", OWN, backups.save),
+    Route("POST", "/swarmtui/v1/restore", OWN, backups.restore),
     Route("GET", "/swarmtui/v1/explain/task/{id}", OWN, explain.task, LEADER),
     Route("GET", "/swarmtui/v1/explain/service/{id}", OWN, explain.service, LEADER),
     Route("GET", "/containers/json", PROCESS, containers.list_containers),

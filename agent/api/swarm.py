@@ -7,6 +7,7 @@ from typing import ClassVar
 from aiohttp import web
 from msgspec.structs import replace
 
+from agent.api.attempts import changed_before
 from agent.api.backend import Backend, LocalState
 from agent.api.call import Call, done, reply
 from agent.api.lookup import LOCKED, manager_store, the_cluster
@@ -18,8 +19,11 @@ from agent.api_types.node import Node
 from agent.api_types.swarm import DAY, Cluster, InitRequest, JoinRequest, SwarmSpec
 from agent.api_types.times import SECOND
 from agent.api_types.validation import validate_swarm_spec
+from agent.manager.root_rotation import signing_ca, with_rotation
 from agent.pki.tokens import make_secret
 from agent.pki.unlock import make_unlock_key
+from agent.raft.interface import GroupStatus
+from agent.store.store import Store
 from agent.store.transactions import ReadTx, WriteTx
 
 EXISTS = 'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and join another one.'
@@ -28,6 +32,7 @@ _LEAVING_MANAGER = "You are attempting to leave the swarm on a node that is part
 _LAST_MANAGER = (
     "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. "
 )
+_WITHOUT_LEADER = "Doing so may lose the consensus of your cluster. "
 _LOST_CONSENSUS = (
     "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. "
     "Use `--force` to suppress this message."
@@ -83,21 +88,27 @@ async def inspect(call: Call) -> web.StreamResponse:
 async def init(call: Call) -> web.StreamResponse:
     """`POST /swarm/init`: the answer is the node's id."""
     request = await call.json(InitRequest)
-    if call.backend.local_state is not LocalState.INACTIVE:
-        if request.force_new_cluster:
-            raise Unimplemented("a new cluster can be forced only once a swarm has more than one manager")
-        raise Unavailable(EXISTS)
-    if not request.listen_addr:
-        raise InvalidArgument('invalid ListenAddr "": invalid empty address')
-    validate_swarm_spec(request.spec)
-    _refuse_foreign_ca(request.spec, None)
-    if request.availability.lower() not in ("", "active", "pause", "drain"):
-        raise InvalidArgument(f'invalid Availability: "{request.availability}"')
+    check_init(call.backend, request)
     spec = complete_spec(request.spec)
     locks = request.auto_lock_managers or spec.encryption_config.auto_lock_managers
     spec = replace(spec, encryption_config=replace(spec.encryption_config, auto_lock_managers=locks))
     node_id = await call.backend.init(replace(request, spec=spec, auto_lock_managers=locks))
-    return reply(node_id, subject=f"swarm of node {node_id}")
+    return reply(node_id, subject=f"swarm of node {node_id}{', forced' if request.force_new_cluster else ''}")
+
+
+def check_init(backend: Backend, request: InitRequest) -> None:
+    """Refuse what cannot begin a swarm. Forced, it may go on from a swarm whose other managers are lost."""
+    if backend.local_state is not LocalState.INACTIVE:
+        if not request.force_new_cluster:
+            raise Unavailable(EXISTS)
+        # The state goes on from this manager's own copy: it has to be one, and readable.
+        manager_store(backend)
+    if not request.listen_addr:
+        raise InvalidArgument('invalid ListenAddr "": invalid empty address')
+    validate_swarm_spec(request.spec)
+    _check_authority(request.spec)
+    if request.availability.lower() not in ("", "active", "pause", "drain"):
+        raise InvalidArgument(f'invalid Availability: "{request.availability}"')
 
 
 async def join(call: Call) -> web.StreamResponse:
@@ -135,16 +146,23 @@ def _refuse_to_leave(backend: Backend) -> None:
         )
     if not backend.is_manager or backend.store is None:
         return
-    reachable, managers = backend.store.view(_count_managers)
+    raise Unavailable(leave_warning(backend.group, backend.store))
+
+
+def leave_warning(group: GroupStatus | None, store: Store) -> str:
+    """What it costs when this manager leaves (moby daemon/cluster/swarm.go)."""
+    if group is not None and not group.leader:
+        return _LEAVING_MANAGER + _WITHOUT_LEADER + _LOST_CONSENSUS
+    reachable, managers = store.view(_count_managers)
     if managers <= 1:
-        raise Unavailable(_LEAVING_MANAGER + _LAST_MANAGER)
+        return _LEAVING_MANAGER + _LAST_MANAGER
     text = _LEAVING_MANAGER
     if reachable - 1 < (managers // 2) + 1:
         text += (
             f"Removing this node leaves {reachable - 1} managers out of {managers}. "
             "Without a Raft quorum your swarm will be inaccessible. "
         )
-    raise Unavailable(text + _LOST_CONSENSUS)
+    return text + _LOST_CONSENSUS
 
 
 def _count_managers(tx: ReadTx) -> tuple[int, int]:
@@ -153,7 +171,7 @@ def _count_managers(tx: ReadTx) -> tuple[int, int]:
 
 
 async def update(call: Call) -> web.StreamResponse:
-    """`POST /swarm/update`: settings, join tokens, unlock key."""
+    """`POST /swarm/update`: settings, join tokens, unlock key, and the root certificate that is to be."""
     store = manager_store(call.backend)
     spec = await call.json(SwarmSpec)
     version = call.object_version("swarm")
@@ -162,14 +180,19 @@ async def update(call: Call) -> web.StreamResponse:
     rotate_key = call.flag("rotateManagerUnlockKey")
     validate_swarm_spec(spec)
 
+    _check_authority(spec)
+    rotates = rotate_worker or rotate_manager or rotate_key
+
     def change(tx: WriteTx) -> None:
         cluster = the_cluster(tx)
-        _refuse_foreign_ca(spec, cluster)
+        wanted = complete_spec(spec)
+        # Of a secret nobody can say whether this request made it: a repeat that finds another version is not recognised.
+        if changed_before(call.attempt, tx, cluster, version, cluster.spec == wanted and not rotates):
+            return
         tx.update(
             replace(
-                cluster,
+                with_rotation(replace(cluster, spec=wanted), tx.clock),
                 version=Version(index=version),
-                spec=complete_spec(spec),
                 worker_secret=make_secret() if rotate_worker else cluster.worker_secret,
                 manager_secret=make_secret() if rotate_manager else cluster.manager_secret,
                 unlock_key=_next_unlock_key(cluster, spec, rotate_key),
@@ -186,16 +209,20 @@ def _next_unlock_key(cluster: Cluster, spec: SwarmSpec, rotate: bool) -> str:
     return make_unlock_key() if rotate or not cluster.unlock_key else cluster.unlock_key
 
 
-def _refuse_foreign_ca(spec: SwarmSpec, cluster: Cluster | None) -> None:
-    """The root is made here and stays: neither a foreign one nor a rotation can be taken on yet."""
-    rotations = 0 if cluster is None else cluster.spec.ca_config.force_rotate
+def _check_authority(spec: SwarmSpec) -> None:
+    """A root may be given with its key. One that signs elsewhere cannot be used."""
     authority = spec.ca_config
-    if authority.external_cas or authority.signing_ca_cert or authority.signing_ca_key:
-        raise Unimplemented("certificates are signed by the swarm's own root: an external CA cannot be used yet")
-    if authority.force_rotate != rotations:
+    if authority.external_cas:
         raise Unimplemented(
-            "the root certificate cannot be rotated yet; join tokens can (docker swarm join-token --rotate)"
+            "certificates are signed by the swarm's own managers, which an external CA cannot do for them: "
+            "give its certificate and key instead (docker swarm ca --rotate --ca-cert FILE --ca-key FILE)"
         )
+    if authority.signing_ca_key and not authority.signing_ca_cert:
+        raise InvalidArgument.grpc("if a signing CA key is provided, the signing CA cert must also be provided")
+    if authority.signing_ca_cert:
+        if not authority.signing_ca_key:
+            raise InvalidArgument.grpc("a signing CA cert is of no use without its key (SigningCAKey)")
+        signing_ca(authority)
 
 
 async def unlock_key(call: Call) -> web.StreamResponse:

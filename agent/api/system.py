@@ -14,6 +14,7 @@ from agent.api.call import Call, raw_reply, reply
 from agent.api.front import AGENT_VERSION, MIN_API_VERSION, swarm_header
 from agent.api.host import host_facts
 from agent.api.lookup import the_cluster
+from agent.api.quorum import quorum_lost
 from agent.api.views import cluster_view
 from agent.api_types.codec import encode_json
 from agent.api_types.errors import Unavailable
@@ -29,6 +30,10 @@ TWO_MANAGERS = (
     "         no fault tolerance, and poses a high risk to lose control over the cluster.\n"
     "         Refer to https://docs.docker.com/engine/swarm/admin_guide/ to configure the\n"
     "         Swarm for fault-tolerance."
+)
+
+STALE_STATE = (
+    "WARNING: This manager does not hear a leader: what it shows is the last state that it knows of, and may be stale."
 )
 
 
@@ -85,15 +90,18 @@ async def version(call: Call) -> web.StreamResponse:
 async def info(call: Call) -> web.StreamResponse:
     """`GET /info`: what the engine says, with our swarm in the place of its own."""
     await _freshen(call)
-    swarm = swarm_info(call.backend)
+    swarm = swarm_info(call)
+    warned: list[str] = swarm.get("Warnings", [])
     if call.state.engine is not None:
         try:
             told = await call.state.engine.json("/info")
         except Unavailable as error:
-            return reply(await _own_info(call, swarm, [f"WARNING: {error}"]))
+            return reply(await _own_info(call, swarm, [*warned, f"WARNING: {error}"]))
         told["Swarm"] = swarm
+        # The docker CLI prints the warnings of the whole, not those of the swarm.
+        told["Warnings"] = [*(told.get("Warnings") or []), *warned] or told.get("Warnings")
         return raw_reply(encode_json(told) + b"\n")
-    return reply(await _own_info(call, swarm, []))
+    return reply(await _own_info(call, swarm, warned))
 
 
 async def _freshen(call: Call) -> None:
@@ -101,8 +109,12 @@ async def _freshen(call: Call) -> None:
         await call.fresh(call.backend.store)
 
 
-def swarm_info(backend: Backend) -> dict[str, Any]:
-    """The Swarm block (moby api/types/swarm.Info). Cluster and counts are there on managers alone."""
+def swarm_info(call: Call) -> dict[str, Any]:
+    """The Swarm block (moby api/types/swarm.Info). Cluster and counts are there on managers alone.
+
+    `Error` says which managers are missing while a quorum is; `Warnings` that what is shown may not be the newest.
+    """
+    backend = call.backend
     managers = [{"NodeID": peer.node_id, "Addr": peer.address} for peer in backend.remote_managers]
     part_of_one = backend.local_state is not LocalState.INACTIVE
     block: dict[str, Any] = {
@@ -116,8 +128,13 @@ def swarm_info(backend: Backend) -> dict[str, Any]:
     if backend.is_manager and backend.store is not None:
         cluster, nodes, manager_count = backend.store.view(_cluster_and_counts)
         block |= {"Nodes": nodes, "Managers": manager_count, "Cluster": cluster}
-        if manager_count == 2:
-            block["Warnings"] = [TWO_MANAGERS]
+        warnings = [TWO_MANAGERS] if manager_count == 2 else []
+        if call.state.leadership.leaderless:
+            block["Error"] = quorum_lost(backend.group, backend.store)
+        if call.is_stale:
+            warnings.append(STALE_STATE)
+        if warnings:
+            block["Warnings"] = warnings
     return block
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from msgspec.structs import replace
 
 from agent.api.conversion import shown_spec, shown_template, with_defaults
+from agent.api_types.common import TLSInfo
 from agent.api_types.secret import Secret
 from agent.api_types.service import Service, ServiceStatus
 from agent.api_types.swarm import Cluster, ClusterInfo, JoinTokens, Swarm
@@ -61,7 +62,6 @@ def secret_view(secret: Secret) -> Secret:
 
 def cluster_view(cluster: Cluster) -> ClusterInfo:
     """The swarm as `/info` shows it."""
-    root = _root(cluster.ca_cert)
     authority = replace(cluster.spec.ca_config, signing_ca_cert="", signing_ca_key="")
     return ClusterInfo(
         id=cluster.id,
@@ -69,7 +69,8 @@ def cluster_view(cluster: Cluster) -> ClusterInfo:
         created_at=cluster.created_at,
         updated_at=cluster.updated_at,
         spec=replace(cluster.spec, ca_config=authority),
-        tls_info=root.tls_info(),
+        tls_info=_tls_info(cluster),
+        root_rotation_in_progress=cluster.root_rotation is not None,
         default_addr_pool=cluster.default_addr_pool or None,
         subnet_size=cluster.subnet_size,
         data_path_port=cluster.data_path_port,
@@ -90,10 +91,24 @@ def swarm_view(cluster: Cluster) -> Swarm:
         updated_at=info.updated_at,
         spec=info.spec,
         tls_info=info.tls_info,
+        root_rotation_in_progress=info.root_rotation_in_progress,
         default_addr_pool=info.default_addr_pool,
         subnet_size=info.subnet_size,
         data_path_port=info.data_path_port,
         join_tokens=tokens,
+    )
+
+
+def _tls_info(cluster: Cluster) -> TLSInfo:
+    """While the root is rotated: the old one is still trusted, the new one signs already."""
+    trusted = _root(cluster.ca_cert).tls_info()
+    if cluster.root_rotation is None:
+        return trusted
+    signer = _root(cluster.root_rotation.ca_cert).tls_info()
+    return replace(
+        trusted,
+        cert_issuer_subject=signer.cert_issuer_subject,
+        cert_issuer_public_key=signer.cert_issuer_public_key,
     )
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from agent.api_types.identity import IdSource, new_id
 from agent.api_types.times import Clock, now_ns
 from agent.raft.interface import Consensus, NotLeader
+from agent.store.commit_times import CommitTimes
 from agent.store.entries import decode_entry, decode_objects, encode_entry, encode_objects, entry_nonce
 from agent.store.tables import Tables, stamp
 from agent.store.transactions import Change, Overlay, ReadTx, WriteTx
@@ -42,6 +44,7 @@ class Store:
         self._proposed: dict[int, list[Change]] = {}
         self._nonces = itertools.count(_first_nonce(ids))
         self._queue = WatchQueue()
+        self.commit_times = CommitTimes(time.monotonic)
         self._index = 0
 
     @classmethod
@@ -81,10 +84,11 @@ class Store:
         if not changes:
             return self._index
         nonce = next(self._nonces)
+        begun = self.commit_times.begin()
         future = self._consensus.propose(encode_entry(nonce, changes))
         self._pending.lay(nonce, changes)
         self._proposed[nonce] = changes
-        future.add_done_callback(lambda done: self._settle(nonce, done))
+        future.add_done_callback(lambda done: self._settle(nonce, done, begun))
         return await asyncio.shield(future)
 
     async def barrier(self) -> int:
@@ -142,9 +146,10 @@ class Store:
         self._index = index
         self._queue.restart(index)
 
-    def _settle(self, nonce: int, done: asyncio.Future[int]) -> None:
+    def _settle(self, nonce: int, done: asyncio.Future[int], begun: float) -> None:
         """A proposal that failed leaves the overlay; one that succeeded left it when it was applied."""
         failed = done.cancelled() or done.exception() is not None
+        self.commit_times.end(begun, failed=failed)
         changes = self._proposed.pop(nonce, None) if failed else None
         if changes is not None:
             self._pending.lift(nonce, changes)

@@ -27,11 +27,6 @@ DIVERGENCES: dict[str, tuple[int, str, str]] = {
         "overlay networks cannot be created yet: this agent joins tasks by published ports",
         "overlays are the network room's later work; a network that joins nothing would be a lie",
     ),
-    "rotate root": (
-        501,
-        "the root certificate cannot be rotated yet; join tokens can (docker swarm join-token --rotate)",
-        "cross-signing is the certificate authority's later work",
-    ),
 }
 """Answers that are not the engine's on purpose: status, text, why."""
 
@@ -50,7 +45,7 @@ NOT_COMPARED: dict[str, str] = {
     "Containers": "what a network's host knows of it: the engine's, not the swarm's",
     "Peers": "what a network's host knows of it: the engine's, not the swarm's",
     "Created": "our clock",
-    "RootRotationInProgress": "the root is not rotated (see above)",
+    "RootRotationInProgress": "the nodes that follow a rotation are not played here",
 }
 """Members whose values differ on purpose; that they are there, and of the same type, is compared."""
 
@@ -63,12 +58,8 @@ OF_THE_ENGINE = ("/_ping", "/version", "/info")
 
 def divergence(request: Recorded) -> str:
     """The label of the divergence that a request runs into, or nothing."""
-    body = request.req_body if isinstance(request.req_body, dict) else {}
     if request.method == "POST" and request.path == "/networks/create":
         return "overlay"
-    if request.path == "/swarm/update" and request.cmd_id in (167, 168):
-        assert "ForceRotate" in body["CAConfig"]
-        return "rotate root"
     return ""
 
 
