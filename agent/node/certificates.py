@@ -104,7 +104,7 @@ class CertificateKeeper:
                 reason = self._reason()
                 if reason is None:
                     failures = 0
-                    await self._rest(min(LONGEST_REST, (self.renewal - self._clock()) / SECOND))
+                    await self._rest(min(LONGEST_REST, max(1.0, (self.renewal - self._clock()) / SECOND)))
                     continue
                 if await self._takes_turn():
                     continue
