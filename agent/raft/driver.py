@@ -491,9 +491,8 @@ class Driver:
             return
         logger.critical("%s", reason)
         self._broken = self._delivery.broken = reason
-        self._break_off(reason)
         self._delivery.status = self._picture.broken(self._loop.time())
-        self._flush()
+        self._break_off(reason)
 
     def _break_off(self, reason: str) -> None:
         self._broken = self._broken or reason

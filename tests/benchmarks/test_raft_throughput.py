@@ -1,0 +1,105 @@
+"""Writes a second of three members on one machine: three processes, mTLS, sealed logs, fsync on. Figures with -s.
+
+What is asserted is half of what is to be reached: the machine that runs the tests does other things too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+
+from rpc_cluster import TestCluster
+
+from agent.api_types.node import NodeRole
+
+HERE = Path(__file__)
+
+
+class Process:
+    """A member; `ask` sends an order and reads the answer."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE.with_name("raft_bench_member.py")), name, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=HERE.parents[2],
+            env={**os.environ, "PYTHONPATH": str(HERE.parents[2])},
+        )
+        self.address = self._answer()["address"]
+
+    def ask(self, **order: object) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        self._process.communicate(timeout=20)
+        assert self._process.returncode == 0
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"{self.name} ended"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@contextmanager
+def group(folder: Path, names: str, *, store: bool = False) -> Iterator[Process]:
+    """The leader of a group in processes of their own."""
+    cluster = TestCluster()
+    with ExitStack() as stack:
+        members = []
+        for name in names:
+            own = folder / name
+            own.mkdir()
+            identity = cluster.identity(name, NodeRole.MANAGER)
+            (own / "cert.pem").write_bytes(identity.certificate_pem)
+            (own / "key.pem").write_bytes(identity.key_pem)
+            (own / "root.pem").write_bytes(identity.root_pem)
+            if store:
+                (own / "store").touch()
+            if name == names[0]:
+                (own / "founding").touch()
+            members.append(Process(name, own))
+            stack.callback(members[-1].close)
+        for other in members[1:]:
+            members[0].ask(add=[other.name, other.address])
+        yield members[0]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    ("names", "order", "rate", "p99"),
+    [
+        ("abc", {"writes": 40_000, "inflight": 64, "size": 1024}, 10_000, 15.0),
+        ("abc", {"transactions": 12_000, "inflight": 64}, 3_000, None),
+        ("a", {"writes": 40_000, "inflight": 64, "size": 1024}, 10_000, 15.0),
+    ],
+    ids=["writes", "transactions", "writes, alone"],
+)
+def test_throughput(tmp_path: Path, names: str, order: dict[str, int], rate: int, p99: float | None) -> None:
+    with group(tmp_path, names, store="transactions" in order) as leader:
+        leader.ask(**{**order, next(iter(order)): 3000})
+        figures = sorted((leader.ask(**order) for _ in range(3)), key=lambda figure: figure["rate"])[1]
+    print(
+        f"\nbench raft: {len(names)} members, {order}: {figures['rate']:,.0f} a second ({figures['rate'] / rate:.2f} of "
+        f"{rate:,}), median {figures['median']:.1f} ms, p99 {figures['p99']:.1f} ms, worst {figures['worst']:.0f} ms, "
+        f"{figures['cpu']:.2f} cores in the leader"
+    )
+    assert figures["rate"] >= rate / 2
+    assert p99 is None or figures["p99"] <= 2 * p99
