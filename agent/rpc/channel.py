@@ -389,7 +389,12 @@ class Channel(asyncio.BufferedProtocol):
         self._cancel_timer()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            except OSError:
+                # The other side has reset the connection, and the loop has not read that yet.
+                self._transport.abort()
+                return
             self._timer = self._loop.call_later(LINGER, self._transport.abort)
 
     def _note(self, failure: RpcError) -> None:

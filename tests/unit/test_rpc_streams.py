@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import re
 
@@ -672,3 +673,20 @@ async def test_two_receivers_are_a_mistake(cluster: TestCluster) -> None:
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         gate.leave.set()
+
+
+async def test_a_connection_that_is_reset_while_it_is_closed_is_closed(
+    cluster: TestCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may know of a reset that the loop has not read: closing the own half fails then."""
+    async with connected(cluster) as (_, accepted):
+        transport = accepted._channel._transport
+        assert transport is not None
+
+        def write_eof() -> None:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+        monkeypatch.setattr(transport, "write_eof", write_eof)
+        accepted.close("done")
+        await accepted.wait_closed()
+        assert transport.is_closing()
