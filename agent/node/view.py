@@ -65,7 +65,7 @@ class NodeView:
 
     @property
     def is_manager(self) -> bool:
-        return self._part is not None
+        return self._membership is not None and self._membership.part is not None
 
     @property
     def store(self) -> Store | None:

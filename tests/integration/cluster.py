@@ -138,7 +138,7 @@ def pids_naming(text: str) -> list[int]:
 
 @dataclass
 class Cluster:
-    """Agents that form a swarm; the first one is the manager."""
+    """Agents that form a swarm. `manager` is the first one, which is always a manager and leads at first."""
 
     folder: Path
     nodes: list[AgentProcess] = field(default_factory=list)
@@ -155,8 +155,8 @@ class Cluster:
         self.nodes.append(node)
         return node
 
-    async def form(self, count: int) -> None:
-        """Start `count` agents and make them a swarm."""
+    async def form(self, count: int, managers: int = 1) -> None:
+        """Start `count` agents and make them a swarm whose first `managers` are managers."""
         added = [self.add() for _ in range(count)]
         for node in added:
             node.start()
@@ -165,19 +165,57 @@ class Cluster:
             "POST", "/swarm/init", {"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": self.manager.address}
         )
         assert status == 200, answer
-        token = (await self.manager.api("GET", "/swarm"))[1]["JoinTokens"]["Worker"]
-        for node in added[1:]:
-            status, answer = await node.api(
-                "POST",
-                "/swarm/join",
-                {
-                    "ListenAddr": "0.0.0.0:2377",
-                    "RemoteAddrs": [f"{self.manager.address}:2377"],
-                    "JoinToken": token,
-                },
-            )
-            assert status == 200, answer
+        tokens = (await self.manager.api("GET", "/swarm"))[1]["JoinTokens"]
+        for number, node in enumerate(added[1:], 1):
+            await self.join(node, tokens["Manager" if number < managers else "Worker"])
         await self.eventually(lambda nodes: [n["Status"]["State"] for n in nodes] == ["ready"] * count, "/nodes")
+
+    async def join(self, node: AgentProcess, token: str, at: AgentProcess | None = None) -> None:
+        """Let a node that runs join at a manager."""
+        status, answer = await node.api(
+            "POST",
+            "/swarm/join",
+            {
+                "ListenAddr": "0.0.0.0:2377",
+                "RemoteAddrs": [f"{(at or self.manager).address}:2377"],
+                "JoinToken": token,
+            },
+        )
+        assert status == 200, f"{answer}\n{node.log[-3000:]}"
+
+    async def token(self, role: str) -> str:
+        """The join token of a role: Manager or Worker."""
+        return str((await self.manager.api("GET", "/swarm"))[1]["JoinTokens"][role])
+
+    async def leader(self, among: Sequence[AgentProcess] | None = None, within: float = 10.0) -> AgentProcess:
+        """The manager that leads, as every one of those that are asked says."""
+        asked = list(among or self.nodes)
+        deadline = time.monotonic() + within
+        while True:
+            said: set[str] = set()
+            for node in asked:
+                listed = (await node.api("GET", "/nodes"))[1]
+                if isinstance(listed, list):
+                    leading = [n for n in listed if (n.get("ManagerStatus") or {}).get("Leader")]
+                    said |= {n["Description"]["Hostname"] for n in leading} or {""}
+            found = [node for node in asked if {node.name} == said]
+            if found:
+                return found[0]
+            assert time.monotonic() < deadline, f"no leader: {said}\n" + "\n".join(n.log[-2000:] for n in asked)
+            await asyncio.sleep(0.05)
+
+    async def until_managers(self, count: int, at: AgentProcess | None = None, within: float = 15.0) -> None:
+        """Wait until a manager lists so many managers, all of them reachable and one of them leading."""
+
+        def complete(nodes: Any) -> bool:
+            found = [node["ManagerStatus"] for node in nodes if node.get("ManagerStatus")]
+            return (
+                len(found) == count
+                and all(status["Reachability"] == "reachable" for status in found)
+                and sum(bool(status.get("Leader")) for status in found) == 1
+            )
+
+        await eventually(at or self.manager, lambda nodes: isinstance(nodes, list) and complete(nodes), "/nodes", within)
 
     async def eventually(self, wanted: Callable[[Any], object], path: str, within: float = 20.0) -> Any:
         """What the manager answers at `path` once it is as `wanted`; the last answer is part of the failure."""
@@ -227,13 +265,13 @@ async def eventually(agent: AgentProcess, wanted: Callable[[Any], object], path:
 
 
 @contextlib.asynccontextmanager
-async def running_cluster(count: int) -> AsyncIterator[Cluster]:
-    """A swarm of `count` agents, gone afterwards."""
+async def running_cluster(count: int, managers: int = 1) -> AsyncIterator[Cluster]:
+    """A swarm of `count` agents, the first `managers` of them managers, gone afterwards."""
     # A unix socket's path may have 107 bytes: not under pytest's long folders.
     folder = Path(tempfile.mkdtemp(prefix="swt-"))
     cluster = Cluster(folder)
     try:
-        await cluster.form(count)
+        await cluster.form(count, managers)
         yield cluster
     finally:
         cluster.stop()
