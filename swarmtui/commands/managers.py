@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import click
 
@@ -27,7 +28,11 @@ async def managers(client: EngineClient, as_json: bool) -> None:
         group = group_of_nodes(await client.nodes())
     else:
         known = {node.id: node for node in await client.nodes()} if not all(m.hostname for m in answer.members) else {}
-        group = GroupHistory().take(answer, known, 0, stale=client.stale)
+        group = GroupHistory().take(answer, known, 0, 0.0, stale=client.stale)
+        if not answer.quorum:
+            # One look does not tell an election from a loss: it is said as it is.
+            members = [replace(member, reachable=member.id not in answer.missing) for member in group.members]
+            group = replace(group, quorum=False, stale=answer.stale, members=tuple(members))
     if group is None:
         group = ManagerGroup(0, "", True, False, ())
     if as_json:

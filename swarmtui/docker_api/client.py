@@ -92,15 +92,14 @@ class EngineClient:
         return self._endpoints.current
 
     @property
-    def several(self) -> bool:
-        """Whether other managers are known."""
-        return self._endpoints.several
+    def others(self) -> int:
+        """How many other managers are known."""
+        return len(self._endpoints.known) - 1
 
-    def move_on(self) -> bool:
-        """The engine that is asked now does not serve: ask another one. False when all known ones have been tried."""
-        moved = self._endpoints.failed(self._endpoints.current)
+    def move_on(self) -> None:
+        """The engine that is asked now does not serve: ask the next one."""
+        self._endpoints.failed(self._endpoints.current)
         self.forget()
-        return moved
 
     def served(self) -> None:
         """The engine that is asked now serves."""
@@ -111,7 +110,7 @@ class EngineClient:
     async def ping(self) -> float:
         """Seconds that a round trip took. Negotiates the version on the way; leaves a manager that does not answer."""
         start = time.perf_counter()
-        several = self.several
+        several = self._endpoints.several
         _, headers = await self._transport.request(
             "GET", "/_ping", timeout=_IMPATIENT if several else None, impatient=several
         )

@@ -179,6 +179,9 @@ def translate(error: BaseException, address: EngineAddress, limit: float | None 
         return TimedOut(f"no answer from {address}{within}")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
         return NotReached(f"TLS with {address} failed: {error}")
+    if isinstance(error.__cause__, aiohttp.ClientConnectionResetError):
+        # A kept connection was closed before the request was written: an incomplete request is never carried out.
+        return NotReached(f"the connection to {address} was lost")
     code = getattr(error, "errno", None)
     if isinstance(error, aiohttp.ClientConnectorError | FileNotFoundError | PermissionError | ConnectionRefusedError):
         return NotReached(f"cannot connect to {address}: {_connect_reason(code, error)}")

@@ -22,6 +22,7 @@ from swarmtui.docker_api.errors import (
     MalformedAnswer,
     NotAManager,
     NotFound,
+    NotImplementedHere,
 )
 from swarmtui.docker_api.managers import Managers
 from swarmtui.docker_api.times import Clock, Monotonic
@@ -59,10 +60,10 @@ class ModelSource(Protocol):
     @property
     def address(self) -> EngineAddress: ...
     @property
-    def several(self) -> bool: ...
+    def others(self) -> int: ...
     @property
     def stale(self) -> bool: ...
-    def move_on(self) -> bool: ...
+    def move_on(self) -> None: ...
     def served(self) -> None: ...
     def forget(self) -> None: ...
     async def ping(self) -> float: ...
@@ -114,6 +115,7 @@ class Feed:
         self._index: int | None = None
         self._cluster = ""
         self._history = GroupHistory()
+        self._moves = 0
 
     def retry_now(self) -> None:
         """End the wait before the next attempt."""
@@ -123,10 +125,17 @@ class Feed:
         """Connect, feed, reconnect."""
         try:
             while True:
+                asked = self._source.address
                 error = await self._connected()
                 if isinstance(error, Gone) and self._index is not None:
                     self._index = None  # Start over with the whole picture.
-                elif not self._source.several or not self._source.move_on():
+                elif self._moves < self._source.others:
+                    # Another manager goes on at once, and nothing of it is shown but which one it is.
+                    self._moves += 1
+                    if self._source.address == asked:
+                        self._source.move_on()
+                else:
+                    self._moves = 0
                     await self._lost(error)
         finally:
             self._set(state=ConnectionState.CLOSED, latency_ms=None, retry_at=None)
@@ -185,6 +194,7 @@ class Feed:
 
     def _live(self, state: ConnectionState) -> None:
         self._source.served()
+        self._moves = 0
         if self._status.state is not state:
             self._set(state=state, error="", attempt=0, retry_at=None, stale_since=None)
 
@@ -195,7 +205,7 @@ class Feed:
     async def _ping(self) -> None:
         asked = self._source.address
         while True:
-            await asyncio.sleep(HASTY_PING_SECONDS if self._source.several else PING_SECONDS)
+            await asyncio.sleep(HASTY_PING_SECONDS if self._source.others else PING_SECONDS)
             latency = await self._source.ping()
             if self._source.address != asked:
                 # The answer came from another manager: the stream of the first one may hang for ever.
@@ -212,12 +222,16 @@ class Feed:
             except NotFound:
                 self._model.set_group(None)
                 return
+            except NotImplementedHere:
+                # It has no group at the moment: it runs alone.
+                self._model.set_group(None)
             except (ApiError, MalformedAnswer):
                 # Not now: the manager is on its way in or out of the group.
                 pass
             else:
                 stale = self._source.stale
-                self._model.set_group(self._history.take(answer, self._model.nodes, self._clock(), stale=stale))
+                group = self._history.take(answer, self._model.nodes, self._clock(), self._monotonic(), stale=stale)
+                self._model.set_group(group)
             await asyncio.sleep(MANAGERS_SECONDS)
 
     async def _watch(self) -> None:

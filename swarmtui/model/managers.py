@@ -115,18 +115,38 @@ def group_of_nodes(nodes: Iterable[Node], *, quorum: bool = True) -> ManagerGrou
     return ManagerGroup(0, leader, quorum, not quorum, _ordered(members))
 
 
+ELECTION_SECONDS = 3.0
+"""An election takes one second or two; a quorum that nobody has for longer is lost (the agents wait as long)."""
+
+
 class GroupHistory:
-    """Turns answers into groups, remembering since when a member has been silent."""
+    """Turns answers into groups. It remembers since when a member has been silent, and tells an election from a loss."""
 
     def __init__(self) -> None:
         self._silent: dict[str, int] = {}
+        self._heard: dict[str, bool] = {}
+        self._leaderless: float | None = None
 
-    def take(self, answer: Managers, nodes: Mapping[str, Node], now: int, *, stale: bool = False) -> ManagerGroup:
-        """The group of an answer; `nodes` know hostnames that the answer does not, `now` is in nanoseconds."""
+    def take(
+        self, answer: Managers, nodes: Mapping[str, Node], now: int, monotonic: float, *, stale: bool = False
+    ) -> ManagerGroup:
+        """The group of an answer; `nodes` know hostnames that the answer does not.
+
+        `now` is the wall clock in nanoseconds, `monotonic` in seconds.
+        """
+        if answer.quorum:
+            self._leaderless = None
+        elif self._leaderless is None:
+            self._leaderless = monotonic
+        lost = self._leaderless is not None and monotonic - self._leaderless >= ELECTION_SECONDS
         members = []
         for member in answer.members:
             node = nodes.get(member.id)
             reachable = member.reachable and member.id not in answer.missing
+            if answer.stale and not lost:
+                # Only a leader hears all others; until there is one again, what the last one said holds.
+                reachable = reachable or self._heard.get(member.id, True)
+            self._heard[member.id] = reachable
             if reachable:
                 self._silent.pop(member.id, None)
             else:
@@ -145,7 +165,9 @@ class GroupHistory:
                 )
             )
         leader = next((member.hostname for member in members if member.id == answer.leader), answer.leader[:12])
-        return ManagerGroup(answer.term, leader, answer.quorum, answer.stale or stale, _ordered(members))
+        # While a leader is elected nothing is old enough to be worth a warning.
+        old = (answer.stale and (lost or answer.quorum)) or stale
+        return ManagerGroup(answer.term, leader, not lost, old, _ordered(members))
 
 
 def _ordered(members: list[MemberRow]) -> tuple[MemberRow, ...]:

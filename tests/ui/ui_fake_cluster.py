@@ -209,7 +209,7 @@ class FakeStream:
 class FakeClient:
     """What the console calls of `EngineClient`."""
 
-    several = False
+    others = 0
     stale = False
     address: EngineAddress = socket_address("/run/swarmtui/docker.sock")
 
@@ -253,8 +253,8 @@ class FakeClient:
     def forget(self) -> None:
         pass
 
-    def move_on(self) -> bool:
-        return False
+    def move_on(self) -> None:
+        pass
 
     def served(self) -> None:
         pass
