@@ -53,6 +53,8 @@ async def by_the_leader(call: Call, handler: Handler, object_of: ObjectOf | None
     while True:
         footing = lead.footing
         if not call.backend.is_manager or not footing.member:
+            if attempt.repeated:
+                raise Unavailable(UNKNOWN_OUTCOME)
             # No manager, or one without a group: the handler knows what to say.
             return await _run(call, handler)
         try:

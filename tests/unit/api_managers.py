@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -137,6 +138,10 @@ class Managers:
         """By node id."""
         self.ids: dict[str, str] = {}
         self.term = 0
+        self.frozen: list[socket.socket] = []
+        """The far ends of links that nobody answers on."""
+        self.tasks: list[asyncio.Task[None]] = []
+        """Whoever stands between two managers."""
 
     async def start(self, stack: AsyncExitStack) -> None:
         for name in self.names:
@@ -247,4 +252,9 @@ async def managers(folder: Path, count: int = 2) -> AsyncIterator[Managers]:
     async with AsyncExitStack() as stack:
         group = Managers(folder, count)
         await group.start(stack)
-        yield group
+        try:
+            yield group
+        finally:
+            for end in group.frozen:
+                end.close()
+            await asyncio.gather(*group.tasks)
