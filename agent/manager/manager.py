@@ -88,24 +88,39 @@ class Manager:
 
         NotLeader when this manager leads no more, or in another term: nothing of this one lingers then.
         """
+        # In a task of its own: a task group whose loops end while it is being cancelled forgets that it was.
+        work = asyncio.ensure_future(self._run_loops())
         try:
-            async with asyncio.TaskGroup() as tasks:
-                if self.group is not None:
-                    tasks.create_task(self._end_with_the_term(self.group), name="leadership")
-                if self._role_manager is not None:
-                    tasks.create_task(self._role_manager.run(), name="RoleManager")
-                for loop in self._loops:
-                    tasks.create_task(loop.run(), name=type(loop).__name__)
-        except BaseExceptionGroup as group:
-            ends, others = group.split((NotLeader, OutcomeUnknown))
-            if others is not None or ends is None:
-                raise
-            raise NotLeader(NO_LONGER) from None
+            await asyncio.wait({work})
         finally:
+            work.cancel()
+            await asyncio.wait({work})
             self.log_broker.close(NO_LONGER)
+            error = None if work.cancelled() else work.exception()
+        if error is not None:
+            raise _innermost(error) from None
+
+    async def _run_loops(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            if self.group is not None:
+                tasks.create_task(self._end_with_the_term(self.group), name="leadership")
+            if self._role_manager is not None:
+                tasks.create_task(self._role_manager.run(), name="RoleManager")
+            for loop in self._loops:
+                tasks.create_task(loop.run(), name=type(loop).__name__)
 
     async def _end_with_the_term(self, group: Group) -> None:
         status = group.status
         while status.leading and status.term == self.term:
             status = await group.status_changed(status)
         raise NotLeader(NO_LONGER)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """NotLeader when nothing else happened than that the leadership was lost; otherwise the error as it is."""
+    if isinstance(error, NotLeader | OutcomeUnknown):
+        return NotLeader(NO_LONGER)
+    if isinstance(error, BaseExceptionGroup):
+        _, others = error.split((NotLeader, OutcomeUnknown))
+        return NotLeader(NO_LONGER) if others is None else others
+    return error

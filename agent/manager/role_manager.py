@@ -18,7 +18,7 @@ from agent.api_types.node import ManagerStatus, Node, NodeRole
 from agent.api_types.times import MILLISECOND, SECOND, Clock
 from agent.manager.control_loop import BATCH
 from agent.manager.group import Group, leads, lives, member_of, survives_without, voters
-from agent.raft.core.errors import ChangeRefused
+from agent.raft.core.errors import ProposalRefused
 from agent.raft.interface import GroupStatus, MemberStatus, NotLeader
 from agent.store.store import Store
 from agent.store.transactions import ReadTx, WriteTx
@@ -253,7 +253,7 @@ class RoleManager:
         key = _key(step)
         try:
             await _take(self._group, step)
-        except (ChangeRefused, TimeoutError) as error:
+        except (ProposalRefused, TimeoutError) as error:
             count = self._refused[key].count + 1 if key in self._refused else 1
             pause = min(FIRST_RETRY * 2 ** (count - 1), LAST_RETRY)
             self._refused[key] = _Refusal(count, self._monotonic() + pause)
