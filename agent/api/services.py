@@ -17,6 +17,7 @@ from agent.api_types.common import Version
 from agent.api_types.container import PullOptions
 from agent.api_types.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unimplemented, Unknown
 from agent.api_types.network import NetworkAttachmentConfig
+from agent.api_types.node import Node, NodeState
 from agent.api_types.secret import Config, Secret
 from agent.api_types.service import (
     JobStatus,
@@ -72,7 +73,11 @@ def _matches(filters: Filters, service: Service) -> bool:
 
 
 def count_tasks(tx: ReadTx, service: Service) -> ServiceStatus:
-    """Tasks that run, that are wanted and, for a job, that are complete in this iteration."""
+    """Tasks that run, that are wanted and, for a job, that are complete in this iteration.
+
+    Docker counts a task on a node that is down as running for a day, and shows 7/6 once it is replaced; here its last
+    word does not count.
+    """
     mode = service.spec.mode
     iteration = None if service.job_status is None else service.job_status.job_iteration.index
     running = completed = wanted = 0
@@ -81,7 +86,7 @@ def count_tasks(tx: ReadTx, service: Service) -> ServiceStatus:
             if task.job_iteration is None or task.job_iteration.index != iteration:
                 continue
             completed += task.status.state is TaskState.COMPLETE
-        running += task.status.state is TaskState.RUNNING
+        running += _runs(tx, task)
         if task.desired_state is TaskState.RUNNING or (
             task.desired_state is TaskState.COMPLETE and task.status.state is not TaskState.COMPLETE
         ):
@@ -91,6 +96,13 @@ def count_tasks(tx: ReadTx, service: Service) -> ServiceStatus:
     elif mode.replicated_job is not None:
         wanted = mode.replicated_job.max_concurrent or 0
     return ServiceStatus(running_tasks=running, desired_tasks=wanted, completed_tasks=completed)
+
+
+def _runs(tx: ReadTx, task: Task) -> bool:
+    if task.status.state is not TaskState.RUNNING:
+        return False
+    node = tx.get(Node, task.node_id)
+    return node is None or node.status.state is not NodeState.DOWN
 
 
 async def inspect(call: Call) -> web.StreamResponse:
