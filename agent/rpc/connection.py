@@ -202,7 +202,7 @@ class Connection:
                 text = f"{self.peer} refused the connection: {decode_text(body)}"
                 logger.warning("%s", text)
                 self._end(text, None, None)
-            elif kind is FrameType.HELLO or (number == 0 and kind in CARRIERS):
+            elif kind in (FrameType.HELLO, FrameType.REMOVED) or (number == 0 and kind in CARRIERS):
                 raise ProtocolViolation(f"a frame of type {kind.name} where none may come")
 
     def _opened(self, number: int, method: str) -> None:

@@ -25,6 +25,10 @@ class Refused(RpcError):
         self.by_peer = by_peer
 
 
+class Removed(Refused):
+    """A manager that leads says that our node is no longer part of the cluster."""
+
+
 class ProtocolViolation(RpcError):
     """The other side sent what the protocol does not allow; the connection cannot go on."""
 

@@ -46,6 +46,8 @@ class FrameType(IntEnum):
     """The stream broke; body: the text."""
     CREDIT = 12
     """The receiver has room again; body: for how many more bytes of frames."""
+    REMOVED = 13
+    """As REFUSE, because the node is no longer part of the cluster."""
 
 
 CARRIERS = frozenset({FrameType.MESSAGE, FrameType.PART, FrameType.BYTES})

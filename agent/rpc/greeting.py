@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from agent.api_types.node import NodeRole
 from agent.api_types.times import Clock
 from agent.pki.certificates import CertificateFacts, facts_of_der
 from agent.pki.identity import NodeIdentity
 from agent.rpc.channel import Channel
-from agent.rpc.errors import ProtocolViolation, Refused
+from agent.rpc.errors import ProtocolViolation, Refused, Removed
 from agent.rpc.frames import Frame, FrameType, decode_text
 from agent.rpc.hello import Hello, decode_hello, encode_hello, objection
 from agent.rpc.peer import Peer, Purpose
 from agent.rpc.protocols import SPOKEN, Protocols
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A peer is not let in because it is no longer part of the cluster; it learns that as `Removed`, with this text."""
+
+    text: str
 
 
 async def greet_as_client(
@@ -60,7 +68,7 @@ async def greet_as_server(
     identity: NodeIdentity,
     *,
     clock: Clock,
-    accept: Callable[[Peer, Purpose], str | None] | None = None,
+    accept: Callable[[Peer, Purpose], str | Removal | None] | None = None,
     spoken: Protocols = SPOKEN,
 ) -> tuple[Peer, Purpose]:
     """Hear a hello, decide, answer it. Raises as `greet_as_client`; a client without a certificate has no role."""
@@ -79,9 +87,11 @@ async def greet_as_server(
         peer = Peer("", None, channel.address, difference, _common(hello, spoken))
     else:
         peer = Peer(certificate.node_id, certificate.role, channel.address, difference, _common(hello, spoken))
-        text = accept(peer, purpose) if accept is not None else None
-        if text is not None:
-            raise _refuse(channel, text)
+        against = accept(peer, purpose) if accept is not None else None
+        if isinstance(against, Removal):
+            raise _refuse(channel, against.text, FrameType.REMOVED)
+        if against is not None:
+            raise _refuse(channel, against)
     channel.put(0, FrameType.HELLO, _hello(identity.node_id, clock(), purpose, spoken))
     return peer, purpose
 
@@ -98,9 +108,9 @@ def _common(hello: Hello, spoken: Protocols) -> int:
 
 def _read(channel: Channel, frame: Frame, spoken: Protocols) -> Hello:
     try:
-        if frame.kind is FrameType.REFUSE:
+        if frame.kind in (FrameType.REFUSE, FrameType.REMOVED):
             text = f"{channel.address} refused the connection: {decode_text(frame.body)}"
-            refusal = Refused(text, by_peer=True)
+            refusal = (Removed if frame.kind is FrameType.REMOVED else Refused)(text, by_peer=True)
             channel.end(refusal)
             raise refusal
         if frame.kind is not FrameType.HELLO or frame.stream != 0:
@@ -120,8 +130,8 @@ def _certificate(channel: Channel) -> CertificateFacts | None:
         raise _refuse(channel, f"the certificate is not that of a node: {error}") from None
 
 
-def _refuse(channel: Channel, text: str) -> Refused:
+def _refuse(channel: Channel, text: str, kind: FrameType = FrameType.REFUSE) -> Refused:
     """Tell the other side, end the channel; returns what to raise."""
     refusal = Refused(f"{channel.address}: {text}", by_peer=False)
-    channel.end(refusal, FrameType.REFUSE, text)
+    channel.end(refusal, kind, text)
     return refusal

@@ -19,7 +19,7 @@ from agent.rpc.channel import Channel, attach_socket
 from agent.rpc.connection import MAX_STREAMS, Connection, Handler
 from agent.rpc.errors import ListenFailed, Refused, RpcError, Unreachable, kernel_words
 from agent.rpc.frames import FrameType
-from agent.rpc.greeting import greet_as_server
+from agent.rpc.greeting import Removal, greet_as_server
 from agent.rpc.handover import Handover
 from agent.rpc.pace import Pace
 from agent.rpc.peer import Peer, Purpose
@@ -55,9 +55,10 @@ class Listener:
 
     `identity` is asked for each new handshake, so a renewed certificate is used at once. `handlers` is looked up live.
     `join` may be None (a worker: `join` and `ca` are answered with a text) and may be set later. `accept` may refuse an
-    authenticated peer with a text that reaches it (a removed node). `on_connection` is told of every authenticated
-    connection before its first message is handled. `on_raft` takes over the connections that managers made for the group's
-    own messages, as soon as they are known (`RaftTransport.adopt`); without it they are refused. It may be set later.
+    authenticated peer that was removed from the cluster, with a text that reaches it (`Removed`). `on_connection` is told
+    of every authenticated connection before its first message is handled. `on_raft` takes over the connections that
+    managers made for the group's own messages, as soon as they are known (`RaftTransport.adopt`); without it they are
+    refused. It may be set later.
     Leaving the `async with` closes all connections but those.
     """
 
@@ -271,7 +272,7 @@ class Listener:
             logger.warning("lost %s before its handshake: %s", channel.address, error)
             return None
 
-    def _objection(self, peer: Peer, purpose: Purpose) -> str | None:
+    def _objection(self, peer: Peer, purpose: Purpose) -> str | Removal | None:
         """Why an authenticated peer is not let in, or None."""
         if purpose is Purpose.RAFT:
             node_id = self._identity().node_id
@@ -281,7 +282,8 @@ class Listener:
                 return f"node {node_id} is no member of the group of managers (or not yet)"
             if peer.node_id == node_id:
                 return f"node {node_id} was reached by itself: one of its addresses is wrong, or it was copied"
-        return self._accept_peer(peer) if self._accept_peer is not None else None
+        text = self._accept_peer(peer) if self._accept_peer is not None else None
+        return None if text is None else Removal(text)
 
     async def _hand_over(self, channel: Channel, peer: Peer, identity: NodeIdentity) -> None:
         """Give the connection away; nothing of it stays on this loop."""

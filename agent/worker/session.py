@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from agent.api_types.node import NodeDescription
 from agent.api_types.times import SECOND
 from agent.rpc.connection import Connection, Handler
-from agent.rpc.errors import ConnectionLost, Refused, RpcError
+from agent.rpc.errors import ConnectionLost, Refused, Removed, RpcError
 from agent.rpc.messages import (
     Assignments,
     Described,
@@ -49,6 +49,9 @@ LOSS_PAUSE = 0.05
 
 BRIEF_PAUSE, LONGEST_BRIEF_PAUSE = 0.3, 2.0
 """The same after a session that ended within a heartbeat period: first, and at most after several in a row."""
+
+STANDING_PATIENCE = 1.5
+"""Seconds until a connection to a manager that does not lead is given up when nothing arrives there."""
 
 PATIENCE = 3
 """Heartbeat periods without a word from the manager after which it is given up: it is frozen or cut off. By then it calls
@@ -115,6 +118,8 @@ class Session:
     sleep: Sleep = asyncio.sleep
     manager: str = ""
     """The address at which the manager was asked."""
+    made_with: int = 0
+    """The number of the certificate that the connection was made with."""
     took: float = 0.0
     """Seconds from the first step towards the manager to its consent."""
     _senders: list[asyncio.Task[None]] = field(default_factory=list)
@@ -237,11 +242,13 @@ class SessionKeeper:
     random: randomness.Random = field(default_factory=randomness.Random)
     session: Session | None = None
     """The session that stands now."""
+    _made_with: int = 0
+    """Number of the certificate that connections are made with now."""
     _left: bool = False
     _described: NodeDescription | None = None
     _closing: set[asyncio.Task[str]] = field(default_factory=set)
-    _standing: dict[str, Connection] = field(default_factory=dict)
-    """Control connections to managers that did not lead when they were asked, by address."""
+    _standing: dict[str, tuple[Connection, int]] = field(default_factory=dict)
+    """Control connections to managers that did not lead when they were asked, by address; with which certificate."""
     _words: Words = field(default_factory=Words)
     _doubt: asyncio.TimerHandle | None = None
     _brief: int = 0
@@ -281,6 +288,7 @@ class SessionKeeper:
 
         The next session is opened before the one that stands ends, so that nobody suspects the node.
         """
+        self._made_with += 1
         self._let_go("the node has another certificate")
         self._renewed.set()
 
@@ -338,7 +346,8 @@ class SessionKeeper:
         self._words.clear()
         self._consider()
         self.session = session
-        self._renewed.clear()
+        if session.made_with == self._made_with:
+            self._renewed.clear()
         self.worker.remember_managers(session.ready.managers)
         self.surface.on_ready(session.ready)
         connection.give_up_after(PATIENCE * session.ready.heartbeat_period / SECOND)
@@ -396,6 +405,8 @@ class SessionKeeper:
         told: set[str] = set()
 
         def judge(address: str, error: Exception) -> tuple[Answer, str | None]:
+            if isinstance(error, Removed):
+                raise SessionRefused(str(error), removed=True) from error
             if not isinstance(error, _ANOTHER_TIME) or (isinstance(error, SessionRefused) and error.removed):
                 raise error
             text = f"{address}: {str(error) or 'no answer in time'}"
@@ -414,8 +425,11 @@ class SessionKeeper:
     async def _ask(self, address: str) -> tuple[Connection, Session]:
         """Introduce the node to a manager, on the connection that stands if there is one."""
         begun = asyncio.get_running_loop().time()
-        connection = self._standing.pop(address, None)
-        if connection is None or connection.closed:
+        connection, made_with = self._standing.pop(address, (None, self._made_with))
+        if connection is not None and (connection.closed or made_with != self._made_with):
+            self._close(connection, "the node has another certificate")
+            connection, made_with = None, self._made_with
+        if connection is None:
             connection = await self.dial(address, Purpose.CONTROL, self.worker.handlers())
         try:
             session = await Session.open(
@@ -427,12 +441,15 @@ class SessionKeeper:
                 sleep=self.sleep,
             )
         except SessionRefused:
-            self._standing[address] = connection
+            # One that goes dead is noticed by its host's silence: the agent there may be as busy as it likes.
+            connection.give_up_after(STANDING_PATIENCE)
+            self._standing[address] = connection, made_with
             raise
         except BaseException:
             self._close(connection, "no session")
             raise
-        session.manager, session.took = address, asyncio.get_running_loop().time() - begun
+        session.manager, session.made_with = address, made_with
+        session.took = asyncio.get_running_loop().time() - begun
         return connection, session
 
     def _judge(self, address: str, error: Exception) -> tuple[Answer, str | None]:
@@ -452,7 +469,7 @@ class SessionKeeper:
     def _let_go(self, reason: str) -> None:
         """Close the connections to managers that do not lead."""
         while self._standing:
-            self._close(self._standing.popitem()[1], reason)
+            self._close(self._standing.popitem()[1][0], reason)
 
     # -- without a leader
 

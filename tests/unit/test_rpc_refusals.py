@@ -23,7 +23,7 @@ from agent.rpc import listener as listener_module
 from agent.rpc import pace as pace_module
 from agent.rpc.addresses import split_address
 from agent.rpc.client import _dial, dial, fetch_root, join
-from agent.rpc.errors import ListenFailed, Refused, StreamFailed, Unreachable
+from agent.rpc.errors import ListenFailed, Refused, Removed, StreamFailed, Unreachable
 from agent.rpc.frames import HEADER, MAX_BODY, FrameType
 from agent.rpc.listener import Listener
 from agent.rpc.messages import JoinOpen
@@ -221,7 +221,7 @@ async def test_without_a_certificate_only_join_and_ca(cluster: TestCluster, capl
 
 async def test_a_removed_node_cannot_pose_as_a_newcomer(cluster: TestCluster) -> None:
     async with listening(cluster, accept=lambda peer: "removed") as listener:
-        with pytest.raises(Refused, match="refused the connection: removed"):
+        with pytest.raises(Removed, match="refused the connection: removed"):
             await dial(listener.address, cluster.identity("worker1"), purpose=Purpose.JOIN)
 
 
