@@ -5,6 +5,7 @@ The other end is another manager's API, so only what that speaks is understood: 
 
 from __future__ import annotations
 
+import re
 from asyncio import IncompleteReadError, LimitOverrunError, StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from multidict import CIMultiDict
 MAX_HEAD = 64 * 1024
 """Bytes of an answer's head (the limit of a StreamReader)."""
 CHUNK = 64 * 1024
+_HEX = re.compile(rb"[0-9A-Fa-f]{1,8}")
 
 
 class BrokenOff(ConnectionError):
@@ -104,10 +106,9 @@ async def read_body(reader: StreamReader, head: Head) -> AsyncIterator[bytes]:
 
 async def _chunk_size(reader: StreamReader) -> int:
     raw = (await _line(reader)).partition(b";")[0].strip()
-    try:
-        return int(raw, 16)
-    except ValueError:
-        raise BrokenOff("the answer is no HTTP") from None
+    if not _HEX.fullmatch(raw):
+        raise BrokenOff("the answer is no HTTP")
+    return int(raw, 16)
 
 
 async def _line(reader: StreamReader) -> bytes:

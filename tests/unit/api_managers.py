@@ -222,7 +222,9 @@ class Managers:
             applied=index,
             last_index=index,
             members=tuple(
-                MemberStatus(self.ids[other], _address(other), True, index if leads else -1, other in (name, leader))
+                MemberStatus(
+                    self.ids[other], _address(other), True, index if leads else -1, leads or other in (name, leader)
+                )
                 for other in self.names
             ),
             leaderless_since=0 if leader else time.monotonic_ns(),
