@@ -24,10 +24,10 @@ class Crossing(Generic[T]):
         self._loop = loop
 
     def put(self, item: T) -> None:
-        """Hand over; RuntimeError when the loop is closed."""
+        """Hand over; to a loop that is closed nothing is handed any more."""
         self._items.append(item)
         # The flag is looked at after the item is in, and cleared before items are taken: none is left behind.
-        if not self._signalled and self._loop is not None:
+        if not self._signalled and self._loop is not None and not self._loop.is_closed():
             self._signalled = True
             self._loop.call_soon_threadsafe(self._arrived)
 

@@ -6,10 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from agent.raft.core.ready import Ready
+from agent.raft.core.messages import HardState
+from agent.raft.core.ready import Ready, RoleName, Status
 from agent.raft.log import LogFull
 from agent.raft.storage import MemberStorage
 
@@ -42,6 +44,8 @@ class LogWriter:
         self._storage = storage
         self._events = events
         self._queue: SimpleQueue[Ready | int | None] = SimpleQueue()
+        self._noted: HardState | None = None
+        self._noted_at = 0.0
         self._stop = threading.Event()
         self._busy_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="raft-log", daemon=True)
@@ -55,7 +59,23 @@ class LogWriter:
 
     def write(self, ready: Ready) -> None:
         """Make a round durable, after those before it."""
+        if ready.hard_state is None and self._noted is not None:
+            ready = replace(ready, hard_state=self._noted)
+        self._noted = None
         self._queue.put(ready)
+
+    def note(self, hard_state: HardState) -> None:
+        """More is known to be committed. It goes to the disk with the next round, or once nothing came for a while.
+
+        A member that starts again while there is no leader shows what it knows to be committed, and no more.
+        """
+        self._noted, self._noted_at = hard_state, time.monotonic()
+
+    def keep_note(self, age: float) -> None:
+        """Write what was noted so many seconds ago, or earlier."""
+        if self._noted is not None and time.monotonic() - self._noted_at >= age:
+            status = Status(RoleName.FOLLOWER, self._noted.term, "")
+            self.write(Ready(0, status, (), None, self._noted, (), True, (), (), ()))
 
     def compact(self, index: int) -> None:
         """Drop what a durable snapshot covers up to `index`."""
@@ -68,6 +88,7 @@ class LogWriter:
 
     def stop(self, timeout: float) -> bool:
         """Write what waits, then end. False when the disk did not come back in time; its thread is left behind."""
+        self.keep_note(0)
         self._stop.set()
         if self._thread.is_alive():
             self._queue.put(None)

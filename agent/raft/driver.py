@@ -7,9 +7,11 @@ say otherwise. Nothing the agent does on its main loop delays a heartbeat.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Concatenate, ParamSpec
 
 import msgspec
 
@@ -42,6 +44,27 @@ logger = logging.getLogger(__name__)
 
 DOUBT_ELECTIONS = 4
 """Elections' times that proposals wait for the next leader's word after theirs was lost."""
+
+
+NOTE_AGE = 1.0
+"""Seconds until the disk is told what is known to be committed, when no entry follows that would tell it."""
+
+
+P = ParamSpec("P")
+
+
+def _fatal(method: Callable[Concatenate[Driver, P], None]) -> Callable[Concatenate[Driver, P], None]:
+    """An error that nobody foresaw leaves the core in a state that nobody knows: the member stops, and says so."""
+
+    @functools.wraps(method)
+    def guarded(self: Driver, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            self.on_fault(f"the managers' group stopped on a fault ({type(error).__name__}: {error})")
+            raise
+
+    return guarded
 
 
 class Driver:
@@ -93,6 +116,7 @@ class Driver:
         self._stopping = False
         self._pumping = False
         self._quiet = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
 
     # -- life
 
@@ -110,6 +134,7 @@ class Driver:
 
     async def stop(self) -> None:
         """End: what can still be decided soon is, the rest is answered as unknown; nothing is sent afterwards."""
+        self._loop = asyncio.get_running_loop()
         self._stopping = True
         self._quiet.clear()
         if len(self._book) and isinstance(self.core.role, Leader) and not self._broken and not self._full:
@@ -118,7 +143,8 @@ class Driver:
                     await self._quiet.wait()
             except TimeoutError:
                 pass
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         await self._outgoing.close()
         await self._transport.close()
         await self._incoming.close()
@@ -136,6 +162,7 @@ class Driver:
 
     # -- what the main loop asks for
 
+    @_fatal
     def ask_read(self, number: int) -> None:
         """A round of reads: its index comes in a `Delivery`."""
         self._read = number
@@ -149,7 +176,7 @@ class Driver:
             raise NotLeader(self._broken)
         if not isinstance(self.core.role, Leader):
             raise NotLeader(_who_leads(self.core.status))
-        target = to or self._picture.best_follower()
+        target = to or self._picture.best_follower(self._loop.time())
         if target is None:
             raise ProposalRefused("there is no other manager to hand leadership to")
         self.core.transfer_leadership(target)
@@ -173,6 +200,7 @@ class Driver:
 
     # -- Receiver
 
+    @_fatal
     def received(self, member: str, messages: Sequence[bytes]) -> None:
         """See `Receiver`."""
         if self._broken or (self._stopping and not len(self._book)):
@@ -193,6 +221,7 @@ class Driver:
             self._break(str(error))
         self._schedule()
 
+    @_fatal
     def unreachable(self, member: str) -> None:
         """See `Receiver`."""
         if not self._broken:
@@ -249,6 +278,7 @@ class Driver:
             self._pumping = True
             self._loop.call_soon(self._pump)
 
+    @_fatal
     def _pump(self) -> None:
         self._pumping = False
         try:
@@ -277,6 +307,8 @@ class Driver:
             if read.context == self._read:
                 self._read = None
                 delivery.read = (read.context, read.index)
+        if not ready.must_sync and ready.hard_state is not None:
+            self._writer.note(ready.hard_state)
         if ready.must_sync:
             self._writer.write(ready)
         elif not self._rounds:
@@ -289,6 +321,7 @@ class Driver:
             self._post(message)
         self.core.advance(ready)
 
+    @_fatal
     def _written(self, number: int) -> None:
         if self._broken:
             return
@@ -301,6 +334,7 @@ class Driver:
         del self._rounds[:done]
         self._pump()
 
+    @_fatal
     def _on_tick(self) -> None:
         # The next one is counted from now: a loop that was held up does not hurry afterwards.
         self._timer = self._loop.call_later(self._tick, self._on_tick)
@@ -311,6 +345,7 @@ class Driver:
             self.core.tick()
         elif stuck > self._election * DOUBT_ELECTIONS and len(self._book):
             self._give_up(self.core.term, f"the disk has taken nothing for {stuck:.0f} s")
+        self._writer.keep_note(NOTE_AGE)
         now = self._loop.time()
         if self._read is not None:
             self._read_again(now)
@@ -372,6 +407,7 @@ class Driver:
             self._break(str(error))
         self._schedule()
 
+    @_fatal
     def _stream_ended(self, member: str, arrived: bool) -> None:
         if not self._broken:
             self.core.snapshot_ended(member, arrived=arrived)
@@ -435,6 +471,7 @@ class Driver:
 
     # -- proposals
 
+    @_fatal
     def _take_proposals(self, proposals: list[Proposal]) -> None:
         book = self._book
         for proposal in proposals:

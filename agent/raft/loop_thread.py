@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
 class LoopThread:
-    """`on_fault` is called, in the thread, for what nobody there caught. It is a daemon: it never outlives the process."""
+    """It is a daemon: it never outlives the process."""
 
-    def __init__(self, name: str, on_fault: Callable[[str], None]) -> None:
-        self._on_fault = on_fault
+    def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
-        self._loop.set_exception_handler(self._fault)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -52,9 +47,3 @@ class LoopThread:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
-
-    def _fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        logger.error("%s", context.get("message"), exc_info=error)
-        if error is not None:
-            self._on_fault(f"the managers' group stopped on a fault ({type(error).__name__}: {error})")

@@ -194,7 +194,7 @@ class RaftMember:
         )
         # Named before the driver changes anything.
         committed, is_alone = core.log.committed, core.membership.voters == (self._id,)
-        self._thread = LoopThread("raft", self._driver.on_fault)
+        self._thread = LoopThread("raft")
         self._thread.start()
         self._running = True
         try:

@@ -52,13 +52,13 @@ class Picture:
         since = status.leaderless_since or round(now * 1e9)
         return _replaced(status, since)
 
-    def best_follower(self) -> str | None:
+    def best_follower(self, now: float) -> str | None:
         """The voter to hand leadership to: one that was heard of lately, with the most of the log."""
         core = self._core
         if not isinstance(core.role, Leader):
             return None
         found = [
-            (progress.recent_active, progress.match, member)
+            (self._fresh(member, now), progress.match, member)
             for member, progress in core.role.progress.items()
             if member in core.membership.voters
         ]
@@ -92,12 +92,15 @@ class Picture:
         address, voter = core.membership.addresses.get(member, ""), member in core.membership.voters
         if member == core.id:
             return MemberStatus(member, address, voter, core.log.stable, True)
-        fresh = now - self._heard.get(member, -self._patience) < self._patience
+        fresh = self._fresh(member, now)
         if isinstance(core.role, Leader):
             progress = core.role.progress.get(member)
             return MemberStatus(member, address, voter, progress.match if progress else 0, fresh)
         # Beside a leader the others say nothing to a follower; while all of them look for one, those that are there are heard.
         return MemberStatus(member, address, voter, -1, fresh and core.leader in (member, NOBODY))
+
+    def _fresh(self, member: str, now: float) -> bool:
+        return member in self._heard and now - self._heard[member] < self._patience
 
 
 def _replaced(status: GroupStatus, since: int) -> GroupStatus:

@@ -53,7 +53,7 @@ class MemberStorage:
         self._folder = folder
         self._sealer = sealer
         self._log = DurableLog(folder, sealer, **({} if segment_size is None else {"segment_size": segment_size}))
-        self._hard_state = self._written = HardState()
+        self._hard_state = HardState()
 
     def recover(self, first: Membership, take: Callable[[Iterator[bytes]], None]) -> Recovered:
         """What `RaftCore` starts from. `take` is given the newest snapshot's chunks, if there is a snapshot.
@@ -91,7 +91,7 @@ class MemberStorage:
             else:
                 records.append(_from_record(record))
         recovered = recover(snapshot, records)
-        self._hard_state = self._written = recovered.hard_state
+        self._hard_state = recovered.hard_state
         return recovered
 
     def write(self, ready: Ready) -> None:
@@ -102,13 +102,8 @@ class MemberStorage:
         self.write_all((ready,))
 
     def write_all(self, rounds: Iterable[Ready]) -> None:
-        """`write` for several, in order, with one fdatasync. After `LogFull` the same may be written again.
-
-        What is known to be committed goes to the disk with the next entries: without a leader, a member that starts again
-        shows what it knows to be committed and no more.
-        """
+        """`write` for several, in order, with one fdatasync. After `LogFull` the same may be written again."""
         records: list[Record] = []
-        written = self._written
         for ready in rounds:
             if ready.hard_state is not None:
                 self._hard_state = ready.hard_state
@@ -117,17 +112,14 @@ class MemberStorage:
                     self._log.append(records)
                     records = []
                 self._log.reset(ready.snapshot.index, _hard_state_record(self._hard_state))
-                written = self._hard_state
             if not ready.must_sync:
                 continue
-            if ready.hard_state is not None or self._hard_state != written:
-                records.append(_hard_state_record(self._hard_state))
-                written = self._hard_state
+            if ready.hard_state is not None:
+                records.append(_hard_state_record(ready.hard_state))
             for entry in ready.entries:
                 records.append(Record(_KINDS[entry.kind], entry.term, entry.index, entry.data))
         if records:
             self._log.append(records)
-        self._written = written
 
     def save(self, snapshot: SnapshotMeta, chunks: Iterable[bytes]) -> None:
         """Make a snapshot durable: of the own state, or one that a leader streamed."""

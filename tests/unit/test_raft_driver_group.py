@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
 from raft_driver_network import Group, when
 
 from agent.raft.core.errors import ChangeRefused, ProposalRefused
+from agent.raft.core.messages import Heartbeat
 from agent.raft.folder import FolderInUse
 from agent.raft.interface import MemberRole, NotLeader, OutcomeUnknown
+from agent.raft.wire import encode
 
 
 async def test_alone_it_leads_at_once_and_keeps_everything(tmp_path: Path) -> None:
@@ -190,3 +193,49 @@ async def test_a_member_that_moved_is_found_again(tmp_path: Path) -> None:
         await leader.move("b", "b:2")
         await group.converge()
         assert {member.id: member.address for member in leader.status.members}["b"] == "b:2"
+
+
+async def test_one_that_was_removed_while_it_was_away_is_told_when_it_comes_back(tmp_path: Path) -> None:
+    async with Group(tmp_path) as group:
+        leader = await group.found("a", "b", "c")
+        await group.stop("c")
+        await leader.remove("c")
+        back = await group.start("c", address="c:2")
+        assert "a" in await back.expelled
+
+
+async def test_one_that_comes_back_after_its_removal_replays_it_without_being_expelled_again(tmp_path: Path) -> None:
+    """Its log tells that it was added, removed and added: only what a leader says now counts."""
+    async with Group(tmp_path) as group:
+        leader = await group.found("a", "b", "c")
+        await leader.remove("c")
+        await group.members["c"].expelled
+        await group.stop("c")
+        shutil.rmtree(group.path("c"))
+        again = await group.join("c", leader)
+        await leader.propose(b"x")
+        await group.converge()
+        assert not again.expelled.done()
+        assert again.status.role is MemberRole.FOLLOWER
+
+
+async def test_messages_that_make_no_sense_are_dropped(tmp_path: Path) -> None:
+    async with Group(tmp_path) as group:
+        leader = await group.found("a", "b")
+        wire = group.wires["a"]
+        for data in (b"", b"\xff" * 20, encode(Heartbeat("b", "a", 99, 0)), encode(Heartbeat("c", "nobody", 99, 0))):
+            wire.loop.call_soon_threadsafe(wire.receiver.received, "c", [data])
+        assert await leader.propose(b"x")
+        assert leader.leading
+
+
+async def test_two_leaders_in_a_term_end_the_member_with_a_clear_text(tmp_path: Path) -> None:
+    async with Group(tmp_path) as group:
+        leader = await group.found("a", "b")
+        wire = group.wires["a"]
+        wire.loop.call_soon_threadsafe(
+            wire.receiver.received, "b", [encode(Heartbeat("b", "a", leader.status.term, 0))]
+        )
+        assert "leads in term" in await leader.broken
+        with pytest.raises(NotLeader, match="leads in term"):
+            await leader.propose(b"x")
