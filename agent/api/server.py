@@ -18,7 +18,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from agent.api.attempts import OUTCOME, UNKNOWN_OUTCOME, Outcome, received_attempt
 from agent.api.backend import Backend
-from agent.api.call import STALE, STALE_WARNING, ApiState, Call, parse_query, refused, reply, write_audit
+from agent.api.call import BEGUN, STALE, STALE_WARNING, ApiState, Call, parse_query, refused, reply, write_audit
 from agent.api.containers import NO_ENGINE
 from agent.api.engine import Engine
 from agent.api.events import EventLog
@@ -135,6 +135,9 @@ class ApiServer:
         except OutcomeUnknown:
             response = refused(Unavailable(UNKNOWN_OUTCOME))
             outcome = Outcome.UNKNOWN
+        if response.status >= 400 and not response.prepared:
+            # What is on its way already cannot become a refusal.
+            call.break_off("the answer failed in the middle")
         self._state.events.listen_to(self._state.backend.store)
         self._state.metrics.requests[match.kind.value, response.status] += 1
         if isinstance(response, TakenOver | RelayedResponse):
@@ -252,6 +255,8 @@ class _Connection(RequestHandler):
         if exc is not None and status == 500:
             log.error("%s %s failed", request.method, request.raw_path, exc_info=exc)
             message = f"internal error: {type(exc).__name__}; the agent's log says more"
+            if BEGUN in request and request.transport is not None:
+                request.transport.abort()
         response = reply({"message": message or f"HTTP status {status}"}, status)
         response.force_close()
         return response

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.api.routes import OWN_GROUPS, ROUTES, RouteKind, find_route
+from agent.api.routes import OWN_GROUPS, ROUTES, By, RouteKind, find_route
 
 CASES = [
     ("GET", "/services", RouteKind.OWN, {}),
@@ -61,3 +61,41 @@ def test_own_rows_are_of_own_groups() -> None:
 def test_any_path_goes_somewhere(path: str, method: str) -> None:
     match = find_route(method, "/" + path)
     assert match.kind in RouteKind
+
+
+ANSWERED_HERE = {
+    # What is about this node alone.
+    ("POST", "/swarm/init"),
+    ("POST", "/swarm/join"),
+    ("POST", "/swarm/leave"),
+    ("POST", "/swarm/unlock"),
+    ("POST", "/swarmtui/v1/restore"),
+}
+
+
+def test_every_write_of_the_cluster_goes_to_the_leader() -> None:
+    for route in ROUTES:
+        if route.kind is RouteKind.OWN and route.method != "GET":
+            here = (route.method, route.pattern) in ANSWERED_HERE
+            assert route.by is (By.HERE if here else By.LEADER), route.pattern
+
+
+def test_reads_are_answered_where_they_are_asked_unless_only_the_leader_knows() -> None:
+    asked_of_the_leader = {route.pattern for route in ROUTES if route.method == "GET" and route.by is By.LEADER}
+    assert asked_of_the_leader == {
+        "/swarm/unlockkey",
+        "/services/{id}/logs",
+        "/tasks/{id}/logs",
+        "/swarmtui/v1/explain/task/{id}",
+        "/swarmtui/v1/explain/service/{id}",
+    }
+    both = {(route.method, route.pattern) for route in ROUTES if route.by is By.BOTH}
+    assert both == {("GET", "/swarmtui/v1/managers"), ("DELETE", "/networks/{id*}")}
+
+
+def test_what_makes_or_removes_an_object_says_which() -> None:
+    """Without it a repeat could not be told from a second request."""
+    for route in ROUTES:
+        if route.by is By.LEADER:
+            named = route.method == "DELETE" or route.pattern.endswith("/create")
+            assert (route.object_of is not None) == named, route.pattern
