@@ -16,8 +16,9 @@ from agent.rpc.peer import Peer, Purpose
 class End:
     """One end of a stream; what it sends arrives at the other."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, *, of_node: bool = False) -> None:
         self._link = link
+        self.of_node = of_node
         self._arrived: deque[Message] = deque()
         self._wake = asyncio.Event()
         self._over = ""
@@ -83,16 +84,19 @@ class Link:
         self.peer = Peer(node_id, NodeRole.WORKER, address, clock_difference)
         self.purpose = purpose
         self.broken = ""
+        self.to = ""
+        """The manager at the other end, where there are several."""
         self.answer: Callable[[End, Message], Coroutine[Any, Any, None]]
         """The node's handler of streams that the manager opens."""
         self.answering: list[asyncio.Task[None]] = []
         self._held = False
+        self._given_up = ""
         self._waiting: list[tuple[End, Message]] = []
         self._ends: list[End] = []
 
     def stream(self) -> tuple[End, End]:
         """A new stream: the end of the node and the end of the manager."""
-        one, other = End(self), End(self)
+        one, other = End(self, of_node=True), End(self)
         one.other, other.other = other, one
         self._ends += [one, other]
         return one, other
@@ -119,11 +123,23 @@ class Link:
         waiting, self._waiting = self._waiting, []
         for end, message in waiting:
             end.deliver(message)
+        if self._given_up:
+            self.break_off(self._given_up)
 
     def break_off(self, reason: str) -> None:
         self.broken = self.broken or reason
         for end in self._ends:
             end.stop(self.broken)
+
+    def give_up(self, reason: str) -> None:
+        """The node lets go; the manager learns it as soon as the network carries anything."""
+        if not self._held:
+            self.break_off(reason)
+            return
+        self._given_up = reason
+        for end in self._ends:
+            if end.of_node:
+                end.stop(reason)
 
     def close(self, reason: str) -> None:
         self.break_off(reason)

@@ -30,6 +30,9 @@ from agent.rpc.messages import (
     TaskReport,
 )
 
+SILENT_PERIODS = 3
+"""Heartbeat periods without a word of the manager after which the node gives it up."""
+
 Connect = Callable[[Link], bool]
 """Offers a link to whoever leads; False when nobody does."""
 
@@ -73,6 +76,13 @@ class SimulatedNode:
         self.sessions = 0
         """Sessions that it was given so far."""
         self.removed = False
+        self.hint = ""
+        """The manager that leads, as far as the node was told."""
+        self.patience = 5.0
+        """Seconds that it waits for the answer of a manager."""
+        self.on_table: Callable[[SimulatedNode, IngressTable], None] = lambda node, table: None
+        self.answers_since = 0.0
+        """Since when the agent runs and the network reaches it."""
         self.link: Link | None = None
         self._loop = loop
         self._rng = rng
@@ -84,6 +94,7 @@ class SimulatedNode:
         self._held = False
         self._powered = asyncio.Event()
         self._powered.set()
+        self._heard = 0.0
         self._outbox: dict[str, TaskStatus] = {}
         self._outbox_filled = asyncio.Event()
         self.description = NodeDescription(
@@ -107,6 +118,8 @@ class SimulatedNode:
             self.link.break_off("the host lost power")
 
     def power_on(self) -> None:
+        if not self._on:
+            self.answers_since = self._loop.time()
         self._on = True
         self._powered.set()
 
@@ -117,6 +130,8 @@ class SimulatedNode:
             self.link.hold()
 
     def reconnect(self) -> None:
+        if self._held:
+            self.answers_since = self._loop.time()
         self._held = False
         if self.link is not None:
             self.link.release()
@@ -169,18 +184,25 @@ class SimulatedNode:
         self._stream, manager_end = link.stream()
         self.serve(manager_end, link)
         await self._stream.send(SessionOpen(self.description, f"10.0.0.{self.id}:2377"))
-        first = await self._stream.receive()
+        try:
+            async with asyncio.timeout(self.patience):
+                first = await self._stream.receive()
+        except TimeoutError:
+            link.give_up("nobody answers")
+            return
         if isinstance(first, SessionEnd):
-            self.removed = first.removed
+            self._end(first)
             return
         assert isinstance(first, SessionReady)
         self.sessions += 1
+        self._heard = self._loop.time()
         self._outbox.update({task_id: each.status for task_id, each in self.processes.items()})
         self._outbox_filled.set()
         talk = [
             asyncio.ensure_future(self._beat(first.heartbeat_period / SECOND)),
             asyncio.ensure_future(self._report()),
             asyncio.ensure_future(self._listen()),
+            asyncio.ensure_future(self._mind_silence(link, SILENT_PERIODS * first.heartbeat_period / SECOND)),
         ]
         try:
             await asyncio.wait(talk, return_when=asyncio.FIRST_COMPLETED)
@@ -214,20 +236,32 @@ class SimulatedNode:
     async def _listen(self) -> None:
         while True:
             message = await self._stream.receive()
+            self._heard = self._loop.time()
             match message:
                 case Assignments():
                     self._apply(message)
                 case IngressTable():
                     self.table = message
+                    self.on_table(self, message)
                 case NodeUpdate():
                     self.update = message
                 case Heartbeat():
                     pass
-                case SessionEnd(removed=removed):
-                    self.removed = removed
+                case SessionEnd():
+                    self._end(message)
                     return
                 case _:
                     raise AssertionError(f"unexpected {message}")
+
+    def _end(self, end: SessionEnd) -> None:
+        self.removed = end.removed
+        self.hint = "" if end.leader is None else end.leader.node_id
+
+    async def _mind_silence(self, link: Link, patience: float) -> None:
+        """A manager that is silent for three periods is given up."""
+        while (left := self._heard + patience - self._loop.time()) > 0:
+            await asyncio.sleep(left)
+        link.give_up("the manager is silent")
 
     def _apply(self, message: Assignments) -> None:
         if message.complete:

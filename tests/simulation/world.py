@@ -8,7 +8,7 @@ import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from invariants import Invariants
@@ -50,8 +50,7 @@ class World:
         assert isinstance(self.loop, VirtualLoop)
         self.rng = random.Random(seed)
         self._ids = itertools.count(1)
-        self.store = Store.in_memory(clock=self.loop.clock, ids=self.new_id)
-        _delay_commits(self.store, self.loop, latency)
+        self.store = self._make_store(latency)
         self.behaviour = Behaviour()
         self.nodes: dict[str, SimulatedNode] = {}
         """Hosts that are part of the cluster."""
@@ -66,7 +65,12 @@ class World:
     def new_id(self) -> str:
         return f"id{next(self._ids):023d}"
 
-    async def __aenter__(self) -> World:
+    def _make_store(self, latency: float) -> Store:
+        store = Store.in_memory(clock=self.loop.clock, ids=self.new_id)
+        _delay_commits(store, self.loop, latency)
+        return store
+
+    async def __aenter__(self) -> Self:
         await self.store.update(lambda tx: _cluster(tx))
         for number in range(1, self._count + 1):
             await self.add_node(f"{number:02d}", zone="ab"[number % 2])
@@ -174,7 +178,7 @@ class World:
                 tx.create(Service(spec=msgspec.structs.replace(spec, name=name), spec_version=UNCOMMITTED))
             )
         )
-        return made[0].id
+        return made[-1].id
 
     async def update_service(self, service_id: str, change: Callable[[ServiceSpec], ServiceSpec]) -> None:
         def write(tx: WriteTx) -> None:

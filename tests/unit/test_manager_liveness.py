@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.api_types.times import SECOND
-from agent.manager.dispatcher.liveness import FIRST_GRACE, Liveness, Silence
+from agent.manager.dispatcher.liveness import FIRST_GRACE, LONGEST_RETURN, RETURN, Liveness, Silence
 
 PERIOD = SECOND
 TICK = PERIOD // 8
@@ -98,18 +98,84 @@ def test_nobody_gets_a_lease_for_ever() -> None:
     assert ticks(liveness, 8 * 600 + 1) == [("a", Silence.LEASE_OVER)]
 
 
-def test_a_new_leader_waits_longer_for_the_first_word() -> None:
+def waits(seconds: int) -> int:
+    """Ticks in so many seconds."""
+    return 8 * seconds // SECOND
+
+
+def test_a_new_leader_gives_nodes_three_periods_and_the_time_to_come_back() -> None:
     liveness = Liveness(PERIOD)
-    liveness.expect("a")
+    liveness.expect_back("a")
     assert list(liveness.awaited()) == ["a"]
     assert not liveness.suspected("a")
-    assert ticks(liveness, 8 * FIRST_GRACE // SECOND) == []
+    assert ticks(liveness, waits(3 * PERIOD + RETURN)) == []
     assert ticks(liveness, 1) == [("a", Silence.NEVER_HEARD)]
+
+
+def test_a_longer_period_is_waited_for_three_times_too() -> None:
+    liveness = Liveness(5 * PERIOD)
+    liveness.expect_back("a")
+    assert ticks(liveness, 8 * (15 + 2) // 5, 5 * TICK) == []
+    assert ticks(liveness, 2, 5 * TICK) == [("a", Silence.NEVER_HEARD)]
+
+
+def test_a_node_that_has_just_joined_may_take_its_time() -> None:
+    liveness = Liveness(PERIOD)
+    liveness.expect_first("a")
+    assert ticks(liveness, waits(FIRST_GRACE)) == []
+    assert ticks(liveness, 1) == [("a", Silence.NEVER_HEARD)]
+
+
+def test_as_long_as_nodes_come_back_the_others_are_waited_for() -> None:
+    liveness = Liveness(PERIOD)
+    for number in range(10):
+        liveness.expect_back(f"n{number}")
+    liveness.expect_back("dead")
+    for number in range(10):
+        assert ticks(liveness, waits(SECOND)) == []
+        liveness.connected(f"n{number}")
+        for known in range(number):
+            liveness.heard(f"n{known}")
+    assert ticks(liveness, waits(RETURN)) == []
+    assert ticks(liveness, 1) == [("dead", Silence.NEVER_HEARD)]
+
+
+def test_but_not_for_ever() -> None:
+    liveness = Liveness(PERIOD)
+    liveness.expect_back("dead")
+    for number in range(100):
+        liveness.expect_back(f"n{number}")
+    down: list[tuple[str, Silence]] = []
+    for second in range(1, 30):
+        down += ticks(liveness, 8)
+        if down:
+            break
+        liveness.connected(f"n{second}")
+        for known in range(1, second):
+            liveness.heard(f"n{known}")
+    assert ("dead", Silence.NEVER_HEARD) in down
+    assert (3 * PERIOD + LONGEST_RETURN) // SECOND <= second <= (3 * PERIOD + LONGEST_RETURN) // SECOND + 1
+
+
+def test_a_leader_that_is_late_itself_waits_longer_for_those_who_come_back() -> None:
+    liveness = Liveness(PERIOD)
+    liveness.expect_back("a")
+    assert ticks(liveness, waits(3 * PERIOD + RETURN + SECOND), TICK + SECOND) == []
+    liveness.expect_back("b")
+    found = ticks(liveness, waits(3 * PERIOD + LONGEST_RETURN) + 2, TICK + 60 * SECOND)
+    assert ("b", Silence.NEVER_HEARD) in found, "but not for ever"
+
+
+def test_one_that_said_when_it_would_be_back_has_that_long() -> None:
+    liveness = Liveness(PERIOD)
+    liveness.expect_back("a", lease=60 * SECOND)
+    assert ticks(liveness, waits(60 * SECOND)) == []
+    assert ticks(liveness, 1) == [("a", Silence.LEASE_OVER)]
 
 
 def test_after_the_first_word_the_usual_applies() -> None:
     liveness = Liveness(PERIOD)
-    liveness.expect("a", patience=60 * SECOND)
+    liveness.expect_back("a", lease=60 * SECOND)
     liveness.connected("a")
     assert list(liveness.awaited()) == []
     assert ticks(liveness, 25) == [("a", Silence.HEARTBEAT)]

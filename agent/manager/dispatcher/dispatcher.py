@@ -194,7 +194,7 @@ class Dispatcher(ControlLoop):
         for node in self.store.view(lambda tx: tx.all(Node)):
             if node.status.state is NodeState.DOWN:
                 continue
-            self._liveness.expect(node.id, LEASE if node.status.state is NodeState.DISCONNECTED else 0)
+            self._liveness.expect_back(node.id, LEASE if node.status.state is NodeState.DISCONNECTED else 0)
             if node.status.state is NodeState.READY:
                 self._nodes.report(node.id, NodeReport(NodeState.UNKNOWN, LEADER_CHANGED))
 
@@ -233,7 +233,7 @@ class Dispatcher(ControlLoop):
         elif session is not None:
             session.update_changed()
         elif kind is EventKind.CREATE:
-            self._liveness.expect(node.id)
+            self._liveness.expect_first(node.id)
 
     def _remove(self, node_id: str) -> None:
         self._liveness.forget(node_id)

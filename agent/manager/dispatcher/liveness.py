@@ -5,6 +5,10 @@ a tick adds to the *listened* time no more than it was meant to last, so a proce
 ten seconds has listened for an eighth of a period, and everything that arrived meanwhile is read before the next tick. A
 node has to be overdue at two ticks in a row for the same reason.
 
+A new leader has heard nobody. It gives every node three periods and a while to come back (`RETURN`), and as long as nodes
+keep coming it waits for the rest; so a node that died together with the old leader is found about five seconds after the
+new one began, and nobody is blamed in a crowd of a thousand.
+
 When ticks come late the machine is loaded, and on one machine (a playground) the nodes are as late as we are: a node whose
 connection stands is then given twice our worst recent lateness on top. A broken connection gets nothing extra.
 """
@@ -21,8 +25,14 @@ from agent.api_types.times import SECOND
 PERIODS = 3
 """Heartbeat periods without a word after which a node is down."""
 TICKS_A_PERIOD = 8
+RETURN = 2 * SECOND
+"""What a new leader gives a node beyond three periods to come back. A node may wait three periods for a leader that went
+silent before it leaves it; then it asks every manager at once, again after a second at most, and has a session within
+another one, also on a busy machine."""
+LONGEST_RETURN = 10 * SECOND
+"""The same where nodes come back in a crowd: as long as some still come, the others are only waiting for their turn."""
 FIRST_GRACE = 10 * SECOND
-"""At least so long a new leader waits for nodes that it never heard: they may be backing off from the old one."""
+"""How long a new node may take to come for the first time: it has just joined and still has to start."""
 LONGEST_LEASE = 600 * SECOND
 REMEMBERED_TICKS = 80
 """Ticks over which the worst lateness is remembered (ten periods)."""
@@ -46,6 +56,8 @@ class _Node:
     leaving: bool = False
     patience: int = 0
     """Listened time that a silent node is given instead of three periods; 0 for those."""
+    returns: bool = False
+    """Whether it is to come back from another leader."""
     overdue: bool = False
 
 
@@ -55,6 +67,8 @@ class Liveness:
     def __init__(self, period: int) -> None:
         self._period = period
         self._listened = 0
+        self._last_return = 0
+        """Listened time at which a node came back from another leader."""
         self._nodes: dict[str, _Node] = {}
         self._lateness: deque[int] = deque(maxlen=REMEMBERED_TICKS)
 
@@ -77,15 +91,23 @@ class Liveness:
         """The worst recent lateness of a tick, in nanoseconds."""
         return max(self._lateness, default=0)
 
-    def expect(self, node_id: str, patience: int = 0) -> None:
-        """A node that should come: it has as long as a silent one, or `patience` nanoseconds if that is longer."""
-        grace = max(PERIODS * self._period, FIRST_GRACE, min(patience, LONGEST_LEASE))
+    def expect_back(self, node_id: str, lease: int = 0) -> None:
+        """A node that had a session with another leader; one that left it with a `lease` (nanoseconds) has that long."""
+        patience = max(PERIODS * self._period + RETURN, min(lease, LONGEST_LEASE))
         self._nodes[node_id] = _Node(
-            self._listened, connected=False, known=False, leaving=bool(patience), patience=grace
+            self._listened, connected=False, known=False, leaving=bool(lease), patience=patience, returns=not lease
         )
+
+    def expect_first(self, node_id: str) -> None:
+        """A node that has just joined."""
+        patience = max(PERIODS * self._period, FIRST_GRACE)
+        self._nodes[node_id] = _Node(self._listened, connected=False, known=False, patience=patience)
 
     def connected(self, node_id: str) -> None:
         """The node opened a session."""
+        before = self._nodes.get(node_id)
+        if before is not None and before.returns:
+            self._last_return = self._listened
         self._nodes[node_id] = _Node(self._listened, connected=True, known=True)
 
     def heard(self, node_id: str) -> None:
@@ -145,6 +167,9 @@ class Liveness:
 
     def _grace(self, node: _Node) -> int:
         grace = node.patience or PERIODS * self._period
+        if node.returns:
+            waits = max(grace, self._last_return + RETURN - node.heard) + 2 * self.lateness
+            return min(waits, PERIODS * self._period + LONGEST_RETURN)
         return grace + 2 * self.lateness if node.connected else grace
 
 
