@@ -152,8 +152,9 @@ class LeaderLink:
                 return await stack.enter_async_context(as_streams(stream))
             except (RpcError, OSError, TimeoutError) as error:
                 # Nothing of the request was sent: another attempt is safe.
-                why = str(error) or "the leader did not answer in time"
-                logger.info("no exchange with the leader %s: %s", leader.node_id, why)
+                said, why = why, str(error) or "the leader did not answer in time"
+                if why != said:
+                    logger.info("no exchange with the leader %s yet: %s", leader.node_id, why)
             if loop.time() >= deadline:
                 raise Unavailable(f"the leader ({leader.address}) cannot be reached from this manager: {why}")
             await asyncio.sleep(ATTEMPT_PAUSE)
