@@ -88,13 +88,11 @@ def chosen_id(attempt: Attempt, tx: WriteTx) -> str:
 
 
 def made_before(attempt: Attempt, tx: WriteTx, kind: type[O]) -> O | None:
-    """The object that an earlier attempt at this create made.
+    """The object that another attempt at this create made, even one that overtook this.
 
-    It is written again as it is: this attempt's entry then stands behind the first one's, and is not acknowledged before.
+    It is written again as it is: this attempt's entry then stands behind the other's, and is not acknowledged before.
     """
-    if not attempt.repeated or not attempt.object_id:
-        return None
-    found = tx.get(kind, attempt.object_id)
+    found = tx.get(kind, attempt.object_id) if attempt.object_id else None
     return None if found is None else tx.update(found)
 
 

@@ -93,6 +93,8 @@ class ApiServer:
             asyncio.create_task(self._state.metrics.measure_lag(), name="api-lag"),
             asyncio.create_task(self._state.leadership.run(), name="api-leadership"),
         ]
+        for watch in self._watches:
+            watch.add_done_callback(_report_end)
         self._state.events.listen_to(self._state.backend.store)
         return self
 
@@ -172,6 +174,11 @@ class ApiServer:
         if route.by is By.LEADER:
             return await by_the_leader(call, route.handler, route.object_of)
         return await route.handler(call)
+
+
+def _report_end(watch: asyncio.Task[None]) -> None:
+    if not watch.cancelled() and watch.exception() is not None:
+        log.critical("the API's watch %s ended", watch.get_name(), exc_info=watch.exception())
 
 
 def _peer(request: web.BaseRequest) -> tuple[int, str]:
