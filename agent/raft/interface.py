@@ -1,7 +1,7 @@
 """What the store and consensus expect of each other.
 
-A group of one member (`single.SingleMember`) and a Raft group implement `Consensus` alike, so that nothing above this
-room changes with the number of managers.
+A group of one member and a group of many (`member.RaftMember`) implement `Consensus` alike, so that nothing above this room
+changes with the number of managers.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ from random import Random
 
 from agent.raft.core.settings import Settings
 from agent.raft.interface import GroupStatus, Receiver, Sealer
+from agent.raft.log import DurableLog, Record, RecordKind
 from agent.raft.member import RaftMember
+from agent.raft.snapshots import SnapshotWriter
 
 TICK = 0.02
 """Elections after 200 to 400 ms."""
@@ -25,6 +27,46 @@ class Plain:
 
     def open(self, sealed: bytes) -> bytes:
         return sealed
+
+
+class Unconnected:
+    """The transport of a member that is alone."""
+
+    async def start(self, receiver: Receiver) -> None:
+        return
+
+    def send(self, member: str, address: str, messages: Sequence[bytes]) -> None:
+        raise AssertionError("there is nobody to send to")
+
+    async def send_snapshot(self, member: str, address: str, chunks: AsyncIterator[bytes]) -> None:
+        raise AssertionError("there is nobody to send to")
+
+    async def close(self) -> None:
+        return
+
+
+def write_group_of_one(
+    folder: Path, member: str, entries: Sequence[bytes], *, snapshot: Sequence[bytes] | None = None
+) -> int:
+    """A folder as versions wrote it that knew no membership: term and vote, then commands from index 1; its term.
+
+    `snapshot` is the state at the second entry, where the log then begins.
+    """
+    folder.mkdir(parents=True)
+    log = DurableLog(folder, Plain())
+    log.replay()
+    log.append([Record(RecordKind.HARD_STATE, 3, 0, member.encode())])
+    for index, data in enumerate(entries, 1):
+        log.append([Record(RecordKind.ENTRY, 3, index, data)])
+    if snapshot is not None:
+        writer = SnapshotWriter(folder, 2, 3, Plain())
+        for chunk in snapshot:
+            writer.add(chunk)
+        writer.finish()
+        log.rotate(Record(RecordKind.HARD_STATE, 3, 0, member.encode()))
+        log.compact(2)
+    log.close()
+    return 3
 
 
 class Remembering:

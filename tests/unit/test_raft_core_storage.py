@@ -13,7 +13,6 @@ from agent.raft.core.messages import Entry, EntryKind, HardState, SnapshotMeta
 from agent.raft.core.ready import Ready, RoleName, Status
 from agent.raft.core.recovery import Recovered
 from agent.raft.frames import DamagedFile, NewerFormat
-from agent.raft.single import SingleMember
 from agent.raft.storage import MemberStorage
 
 FIRST = Membership(("a", "b"))
@@ -190,26 +189,3 @@ def _written(folder: Path, name: str, data: bytes) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     (folder / name).write_bytes(data)
-
-
-class _Nothing:
-    def apply(self, index: int, data: bytes) -> None:
-        return
-
-    async def snapshot(self):  # type: ignore[no-untyped-def]
-        yield b"state"
-
-    async def restore(self, index: int, chunks) -> None:  # type: ignore[no-untyped-def]
-        async for _ in chunks:
-            pass
-
-
-async def test_a_group_of_one_grows_into_a_group_without_a_conversion(tmp_path: Path) -> None:
-    async with SingleMember(tmp_path, _Nothing(), Plain(), "a", snapshot_interval=3) as member:
-        for number in range(5):
-            await member.propose(b"%d" % number)
-    recovered, taken = _state(tmp_path)
-    assert recovered.snapshot.membership == FIRST
-    assert recovered.snapshot.index + len(recovered.entries) == 5
-    assert taken == [b"state"]
-    assert (recovered.hard_state.term, recovered.hard_state.vote) == (1, "a")

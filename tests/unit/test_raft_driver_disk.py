@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from raft_driver_network import Group, Plain, Remembering, when
+from raft_driver_network import Group, Plain, when, write_group_of_one
 
+from agent.raft.core.settings import Settings
 from agent.raft.frames import DamagedFile
 from agent.raft.interface import NotLeader, OutcomeUnknown
 from agent.raft.member import RaftMember
-from agent.raft.single import SingleMember
 
 
 class FaultyDisk:
@@ -221,39 +225,36 @@ async def test_power_cuts_lose_nothing_acknowledged(tmp_path: Path, seed: int, m
         assert all(machine.data == kept for machine in group.machines.values())
 
 
-async def test_a_folder_of_a_group_of_one_opens_and_grows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_snapshot", [False, True])
+async def test_a_folder_of_a_group_of_one_opens_and_grows(tmp_path: Path, with_snapshot: bool) -> None:
     async with Group(tmp_path) as group:
-        async with SingleMember(group.path("a"), Remembering(), Plain(), "a", snapshot_interval=70) as single:
-            for n in range(200):
-                await single.propose(b"%d" % n)
-            term = single.term
+        data = [b"%d" % n for n in range(200)]
+        state = [index.to_bytes(8, "big") + b"\0\0\0\1" + data[index - 1] for index in (1, 2)]
+        term = write_group_of_one(group.path("a"), "a", data, snapshot=state if with_snapshot else None)
         leader = await group.start("a")
-        assert group.machines["a"].data == [b"%d" % n for n in range(200)]
+        assert group.machines["a"].data == data
         assert leader.leading
         assert leader.status.term == term + 1
         for name in "bc":
             await group.join(name, leader)
         await leader.propose(b"more")
         await group.converge()
-        assert group.machines["c"].data == group.machines["a"].data
+        assert group.machines["c"].data == [*data, b"more"]
         await group.stop("a")
         assert await group.leader("b", "c")
 
 
 async def test_a_folder_of_an_idle_group_of_one_opens(tmp_path: Path) -> None:
     async with Group(tmp_path) as group:
-        async with SingleMember(group.path("a"), Remembering(), Plain(), "a"):
-            pass
+        write_group_of_one(group.path("a"), "a", [])
         assert (await group.start("a")).leading
 
 
 async def test_one_that_joined_an_old_group_of_one_does_not_lead_itself(tmp_path: Path) -> None:
     """It may have entries from before the first membership in its log, and must not take itself for a group."""
     async with Group(tmp_path) as group:
-        async with SingleMember(group.path("a"), Remembering(), Plain(), "a") as single:
-            for n in range(50):
-                await single.propose(b"%d" % n)
-        leader = await group.start("a", settings=_small_messages())
+        write_group_of_one(group.path("a"), "a", [b"%d" % n for n in range(50)])
+        leader = await group.start("a", settings=Settings(max_message_bytes=100))
         joiner = await group.start("b")
         group.wires["a"].sent = _cut_when(group, lambda: joiner.status.last_index > 10)
         await leader.add_learner("b", "b:1")
@@ -263,12 +264,6 @@ async def test_one_that_joined_an_old_group_of_one_does_not_lead_itself(tmp_path
         again = await group.start("b")
         assert not again.leading
         await when(again, lambda status: status.applied >= leader.applied)
-
-
-def _small_messages():  # type: ignore[no-untyped-def]
-    from agent.raft.core.settings import Settings
-
-    return Settings(max_message_bytes=100)
 
 
 def _cut_when(group: Group, wanted: Callable[[], bool]):  # type: ignore[no-untyped-def]
@@ -292,6 +287,58 @@ async def test_damage_refuses_to_start_and_frees_the_folder(tmp_path: Path) -> N
             await group.start("a")
         path.write_bytes(whole)
         assert (await group.start("a")).leading
+
+
+async def test_a_damaged_snapshot_refuses_to_start(tmp_path: Path) -> None:
+    async with Group(tmp_path, snapshot_interval=10) as group:
+        member = await group.start("a", founding=True)
+        while not list(group.path("a").glob("*.snap")):
+            await member.propose(b"x")
+        await group.stop("a")
+        snapshot = next(group.path("a").glob("*.snap"))
+        snapshot.write_bytes(snapshot.read_bytes()[:-7])
+        with pytest.raises(DamagedFile, match="not whole"):
+            await group.start("a")
+
+
+_WRITER = """
+import asyncio, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from raft_driver_network import Group, Plain, when, write_group_of_one
+from agent.raft.member import RaftMember
+async def main():
+    async with RaftMember(Path(sys.argv[1]), Remembering(), Plain(), "a", Unconnected(), address="a:1", founding=True,
+                          snapshot_interval=200) as member:
+        async def one(n):
+            index = await member.propose(b"%d" % n)
+            print(index, n, flush=True)
+        n = 0
+        while True:
+            await asyncio.gather(*(one(n + k) for k in range(16)))
+            n += 16
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("acknowledged", [1, 300, 900])
+async def test_kill_at_any_moment_loses_nothing_acknowledged(tmp_path: Path, acknowledged: int) -> None:
+    code = _WRITER.format(tests=str(Path(__file__).parent))
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "a")],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().split() for _ in range(acknowledged)]
+        os.kill(process.pid, signal.SIGKILL)
+        lines += [line.split() for line in process.stdout.read().splitlines() if re.fullmatch(r"\d+ \d+", line)]
+    async with Group(tmp_path) as group:
+        await group.start("a")
+        kept = dict(group.machines["a"].entries)
+    for index, number in lines:
+        assert kept[int(index)] == number.encode()
 
 
 async def test_force_alone_keeps_everything(tmp_path: Path) -> None:
