@@ -132,6 +132,9 @@ async def _send_on(call: Call, footing: Footing, sent: bytes) -> web.StreamRespo
         if not progress.sent:
             raise NotTaken("another manager leads now") from None
         raise
+    if call.writes and head.status < 400 and call.backend.store is not None:
+        # Whoever wrote through this manager finds it here, even should the leader be lost the moment after.
+        await call.state.reads.fresh(call.backend.store)
     response = raw_reply(body, head.status)
     response.headers["Content-Type"] = head.headers.get("Content-Type", "application/json")
     if not body:
