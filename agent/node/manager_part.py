@@ -48,6 +48,9 @@ ELECTION_PATIENCE = 1.0
 HANDOVER = 2.0
 """Seconds that a leader which stops gives another manager to take over."""
 
+DEPARTURE_PAUSE = 0.1
+"""Seconds between two attempts to leave the group."""
+
 _BY_LEADER = ("session", "renew", "depart", "join")
 """What only the leader answers."""
 
@@ -112,6 +115,8 @@ class ManagerPart:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
+            # Last of all: clients that watch a store whose log has ended would wait for ever.
+            stack.callback(self.store.close)
             sealing = await asyncio.to_thread(self._keys.sealing)
             source = own_source(self._record.listen)
             transport = RaftTransport(lambda: self._keys.identity, source=source, clock=self._clock)
@@ -228,13 +233,20 @@ class ManagerPart:
         return True
 
     async def depart(self) -> None:
-        """Have the leader take this manager out of the group, before it leaves for good. Unavailable says why it cannot."""
-        await self.hand_over()
-        try:
-            answer = await self.link.ask("depart", DepartOpen())
-        except RpcError as error:
-            raise Unavailable(f"the leader could not take this manager out of the group: {error}") from None
-        if not isinstance(answer, DepartAnswer) or answer.error:
+        """Have the leader take this manager out of the group, before it leaves for good.
+
+        Tried again for as long as leaders are lost over it; Unavailable says why it cannot be.
+        """
+        while True:
+            await self.hand_over()
+            try:
+                answer = await self.link.ask("depart", DepartOpen())
+            except RpcError as error:
+                logger.info("the leader has not taken this manager out of the group yet: %s", error)
+                await asyncio.sleep(DEPARTURE_PAUSE)
+                continue
+            if isinstance(answer, DepartAnswer) and not answer.error:
+                return
             raise Unavailable(answer.error if isinstance(answer, DepartAnswer) else "the leader gave no answer")
 
     # -- what others call
@@ -272,6 +284,9 @@ class ManagerPart:
 
     def _by_leader(self, method: str) -> Handler:
         async def answer(stream: Stream, opening: Message, connection: Connection) -> None:
+            if self.manager is None and self.member.status.leader == self.node_id:
+                with suppress(TimeoutError):
+                    await self._until_led()
             manager = self.manager
             if manager is None:
                 raise Unavailable("this manager does not lead the cluster")

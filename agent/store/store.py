@@ -104,6 +104,10 @@ class Store:
         """
         return self._queue.watch(frozenset(kinds), since)
 
+    def close(self) -> None:
+        """Nothing is applied any more: every reader is cut off, to start over with whoever knows more."""
+        self._queue.restart(self._index)
+
     # -- StateMachine, called by the log in order of index
 
     def apply(self, index: int, data: bytes) -> None:
