@@ -81,20 +81,19 @@ class Search(Generic[T]):
 
     async def run(self, addresses: Iterable[str]) -> T:
         """What the first address that says yes gave. `addresses` in the order in which they are asked."""
+        found: asyncio.Task[T] | None = None
         try:
             for address in addresses:
                 self._begin(address)
-            while True:
+            while found is None:
                 # A hint may add an address to those that are asked.
                 waiting: set[asyncio.Future[Any]] = {self._added, *self._asking.values()}
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for address, asking in self._asking.items():
-                    if asking.done():
-                        del self._asking[address]
-                        return asking.result()
                 self._added = asyncio.get_running_loop().create_future()
+                found = next((asking for asking in self._asking.values() if asking.done()), None)
         finally:
-            await self._give_up()
+            await self._give_up(found)
+        return found.result()
 
     def _begin(self, address: str) -> None:
         if address not in self._asking:
@@ -145,13 +144,26 @@ class Search(Generic[T]):
             if not self._added.done():
                 self._added.set_result(None)
 
-    async def _give_up(self) -> None:
-        """End what is still being asked; what was gained all the same is given back."""
-        asking = set(self._asking.values())
-        for task in asking:
-            task.cancel()
-        if asking:
-            await asyncio.wait(asking)
-        for task in asking:
-            if not task.cancelled() and task.exception() is None:
-                self._discard(task.result())
+    async def _give_up(self, found: asyncio.Task[T] | None) -> None:
+        """End what is still being asked. What was gained all the same is given back; cancelled, so is what was `found`."""
+        others = {asking for asking in self._asking.values() if asking is not found}
+        for asking in others:
+            asking.cancel()
+        try:
+            if others:
+                await asyncio.wait(others)
+        except asyncio.CancelledError:
+            found = None
+            raise
+        finally:
+            for asking in self._asking.values():
+                if asking is found:
+                    continue
+                if not asking.done():
+                    asking.add_done_callback(self._give_back)
+                else:
+                    self._give_back(asking)
+
+    def _give_back(self, asking: asyncio.Task[T]) -> None:
+        if not asking.cancelled() and asking.exception() is None:
+            self._discard(asking.result())

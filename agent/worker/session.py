@@ -1,7 +1,5 @@
-"""The session with a manager: one stream that carries heartbeats and statuses up, assignments and published ports down.
-
-`Session` is one such stream on a connection that stands; `SessionKeeper` finds a manager that leads, opens the bulk
-connection beside it, and starts over, for as long as it runs, when either is lost.
+"""Keeping a session with the manager that leads, whichever that is: `SessionKeeper` finds it, opens the bulk connection
+beside the session, and starts over, for as long as it runs, when it is lost.
 
 A manager that does not lead is asked again on the connection that stands: after the loss of a leader a thousand nodes cost
 each of the others one handshake a node, however long an election takes.
@@ -14,33 +12,22 @@ import contextlib
 import itertools
 import logging
 import random as randomness
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.api_types.node import NodeDescription
 from agent.api_types.times import SECOND
 from agent.rpc.connection import Connection, Handler
 from agent.rpc.errors import ConnectionLost, Refused, Removed, RpcError
-from agent.rpc.messages import (
-    Assignments,
-    Described,
-    Heartbeat,
-    IngressTable,
-    Leaving,
-    ManagerAddress,
-    NodeUpdate,
-    SessionEnd,
-    SessionOpen,
-    SessionReady,
-    StatusReport,
-)
 from agent.rpc.peer import Purpose
-from agent.rpc.stream import Stream
-from agent.worker.interface import Redescribing, RejectedByExecutor, TemporaryFailure
+from agent.worker.interface import RejectedByExecutor, TemporaryFailure
 from agent.worker.leaderless import Words
 from agent.worker.search import ATTEMPT_LIFE, Answer, Search, jittered
+from agent.worker.session_stream import PATIENCE, Describe, Session, SessionRefused, Surface, one_reason
 from agent.worker.task_runner import Sleep, retry_delay
 from agent.worker.worker import Worker
+
+__all__ = ["SessionKeeper", "SessionRefused", "Surface"]
 
 log = logging.getLogger(__name__)
 
@@ -48,179 +35,16 @@ LOSS_PAUSE = 0.05
 """Seconds at most from the loss of a session to the search for the next."""
 
 BRIEF_PAUSE, LONGEST_BRIEF_PAUSE = 0.3, 2.0
-"""The same after a session that ended within a heartbeat period: first, and at most after several in a row."""
+"""The same after a session that ended within a quarter of a heartbeat period: first, and at most after several in a row."""
 
 STANDING_PATIENCE = 1.5
 """Seconds until a connection to a manager that does not lead is given up when nothing arrives there."""
 
-PATIENCE = 3
-"""Heartbeat periods without a word from the manager after which it is given up: it is frozen or cut off. By then it calls
-the node down, and only a new session tells which tasks are still wanted here."""
-
-TICKS = 4
-"""Looks at the manager's silence in a heartbeat period. Looks are counted, not time: a node that was itself frozen, or too
-busy to listen, has heard nothing in that time and may blame nobody."""
-
-LEASE = 60 * SECOND
-"""How long nothing moves after an orderly stop, in nanoseconds."""
-
 Dial = Callable[[str, Purpose, Mapping[str, Handler]], Awaitable[Connection]]
 """Connects to (address, purpose) with the handlers that the other side may call; raises RpcError."""
 
-Describe = Callable[[], Awaitable[NodeDescription]]
-
-
-class SessionRefused(Exception):
-    """The manager does not want this session; the text is its reason.
-
-    `removed`: the node is no longer part of the cluster. `leader`: where to go instead. `leaderless`: there is no leader
-    and cannot be one before other managers come back.
-    """
-
-    def __init__(
-        self, reason: str, *, removed: bool = False, leader: ManagerAddress | None = None, leaderless: bool = False
-    ) -> None:
-        super().__init__(reason)
-        self.removed = removed
-        self.leader = leader
-        self.leaderless = leaderless
-
-    @classmethod
-    def of(cls, end: SessionEnd) -> SessionRefused:
-        """As a manager put it."""
-        return cls(end.reason, removed=end.removed, leader=end.leader, leaderless=end.leaderless)
-
-
 _ANOTHER_TIME = (RpcError, SessionRefused, TemporaryFailure, RejectedByExecutor, TimeoutError)
 """What an attempt may fail with that another attempt may not."""
-
-
-@dataclass(frozen=True)
-class Surface:
-    """What the rest of the agent is told of sessions. Each is called on the loop and returns at once or soon."""
-
-    on_ready: Callable[[SessionReady], None] = lambda ready: None
-    on_ingress: Callable[[IngressTable], Awaitable[None]] | None = None
-    on_lost: Callable[[str], None] = lambda reason: None
-    on_update: Callable[[NodeUpdate], None] = lambda update: None
-
-
-@dataclass
-class Session:
-    """A session that a manager accepted. `run` serves it until it ends, and says why by an exception."""
-
-    stream: Stream
-    ready: SessionReady
-    worker: Worker
-    surface: Surface
-    describe: Describe
-    described: NodeDescription
-    sleep: Sleep = asyncio.sleep
-    manager: str = ""
-    """The address at which the manager was asked."""
-    made_with: int = 0
-    """The number of the certificate that the connection was made with."""
-    took: float = 0.0
-    """Seconds from the first step towards the manager to its consent."""
-    _senders: list[asyncio.Task[None]] = field(default_factory=list)
-    _silent_ticks: int = 0
-
-    @classmethod
-    async def open(
-        cls,
-        connection: Connection,
-        worker: Worker,
-        *,
-        address: str,
-        describe: Describe,
-        surface: Surface,
-        sleep: Sleep = asyncio.sleep,
-    ) -> Session:
-        """Introduce the node on a control connection. SessionRefused when the peer is no manager that leads, or will not."""
-        description = await describe()
-        stream = await connection.open("session", SessionOpen(description, address))
-        answer = await stream.receive()
-        match answer:
-            case SessionReady():
-                return cls(stream, answer, worker, surface, describe, description, sleep)
-            case SessionEnd():
-                raise SessionRefused.of(answer)
-            case _:
-                raise SessionRefused(f"the manager answered with {type(answer).__name__}")
-
-    async def run(self) -> None:
-        """Serve the session. Ends only by an exception: StreamFailed, StreamEnded or SessionRefused."""
-        self.worker.resend()
-        with _one_reason():
-            async with asyncio.TaskGroup() as group:
-                self._senders += [group.create_task(self._beat()), group.create_task(self._report())]
-                group.create_task(self._notice_silence())
-                if isinstance(self.worker.executor, Redescribing):
-                    self._senders.append(group.create_task(self._redescribe(self.worker.executor)))
-                await self._listen()
-
-    async def leave(self, lease: int = LEASE) -> None:
-        """Announce an orderly stop, the last message of the session: for `lease` nanoseconds nothing is moved away."""
-        for sender in self._senders:
-            sender.cancel()
-        if self._senders:
-            await asyncio.wait(self._senders)
-        await self.stream.send(Leaving(lease))
-        await self.stream.end()
-
-    async def _beat(self) -> None:
-        period = self.ready.heartbeat_period / SECOND
-        while True:
-            await self.stream.send(Heartbeat())
-            await self.sleep(period)
-
-    async def _notice_silence(self) -> None:
-        period = self.ready.heartbeat_period / SECOND
-        while self._silent_ticks < PATIENCE * TICKS:
-            await self.sleep(period / TICKS)
-            self._silent_ticks += 1
-        raise ConnectionLost(f"the manager said nothing for {PATIENCE} heartbeat periods of {period:g} s")
-
-    async def _report(self) -> None:
-        while True:
-            batch = await self.worker.outbox.take()
-            try:
-                await self.stream.send(StatusReport(batch))
-            except BaseException:
-                self.worker.outbox.give_back(batch)
-                raise
-
-    async def _redescribe(self, executor: Redescribing) -> None:
-        while True:
-            await executor.description_changed()
-            try:
-                description = await self.describe()
-            except (TemporaryFailure, RejectedByExecutor) as failure:
-                log.warning("the node cannot be described now: %s", failure)
-                continue
-            if description != self.described:
-                await self.stream.send(Described(description))
-                self.described = description
-
-    async def _listen(self) -> None:
-        while True:
-            message = await self.stream.receive()
-            self._silent_ticks = 0
-            match message:
-                case Heartbeat():
-                    pass
-                case Assignments():
-                    self.worker.apply(message)
-                case IngressTable():
-                    if self.surface.on_ingress is not None:
-                        await self.surface.on_ingress(message)
-                case NodeUpdate(managers=managers):
-                    self.worker.remember_managers(managers)
-                    self.surface.on_update(message)
-                case SessionEnd():
-                    raise SessionRefused.of(message)
-                case _:
-                    log.warning("the manager sent %s, which has no place in a session", type(message).__name__)
 
 
 @dataclass
@@ -315,7 +139,7 @@ class SessionKeeper:
             logging.INFO if self._left else logging.WARNING, "the session with %s is over: %s", connection.peer, reason
         )
         self.surface.on_lost(reason)
-        self._brief = self._brief + 1 if asyncio.get_running_loop().time() - begun < period else 0
+        self._brief = self._brief + 1 if asyncio.get_running_loop().time() - begun < period / 4 else 0
         pause = min(LONGEST_BRIEF_PAUSE, BRIEF_PAUSE * 2 ** (self._brief - 1)) if self._brief else LOSS_PAUSE
         await self.sleep(jittered(self.random, pause))
 
@@ -351,7 +175,7 @@ class SessionKeeper:
         self.worker.remember_managers(session.ready.managers)
         self.surface.on_ready(session.ready)
         connection.give_up_after(PATIENCE * session.ready.heartbeat_period / SECOND)
-        with _one_reason():
+        with one_reason():
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_bulk(session.manager, session.took))
                 group.create_task(self._open_successor(session.manager))
@@ -405,8 +229,6 @@ class SessionKeeper:
         told: set[str] = set()
 
         def judge(address: str, error: Exception) -> tuple[Answer, str | None]:
-            if isinstance(error, Removed):
-                raise SessionRefused(str(error), removed=True) from error
             if not isinstance(error, _ANOTHER_TIME) or (isinstance(error, SessionRefused) and error.removed):
                 raise error
             text = f"{address}: {str(error) or 'no answer in time'}"
@@ -430,7 +252,10 @@ class SessionKeeper:
             self._close(connection, "the node has another certificate")
             connection, made_with = None, self._made_with
         if connection is None:
-            connection = await self.dial(address, Purpose.CONTROL, self.worker.handlers())
+            try:
+                connection = await self.dial(address, Purpose.CONTROL, self.worker.handlers())
+            except Removed as error:
+                raise SessionRefused(str(error), removed=True) from error
         try:
             session = await Session.open(
                 connection,
@@ -489,25 +314,3 @@ class SessionKeeper:
         if until is not None:
             self._doubt = loop.call_at(until, self._consider)
         self.worker.set_leaderless(until is not None)
-
-
-@contextlib.contextmanager
-def _one_reason() -> Iterator[None]:
-    """Out of several errors that ended a session together, raise the one that says why: a refusal before a lost stream."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        ends, others = group.split((RpcError, SessionRefused))
-        if others is not None or ends is None:
-            raise
-        leaves = list(_leaves(ends))
-        refusals = [error for error in leaves if isinstance(error, SessionRefused)]
-        raise (refusals or leaves)[0] from None
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

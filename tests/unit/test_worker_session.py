@@ -13,7 +13,7 @@ import pytest
 from worker_fakes import NODE, Container, FakeExecutor, FakeHost, FakeStream, VirtualLoop, make_task, run_virtual
 
 from agent.api_types.common import Resources
-from agent.api_types.node import Node, NodeDescription
+from agent.api_types.node import Node, NodeDescription, NodeRole
 from agent.api_types.task import TaskState
 from agent.api_types.times import SECOND
 from agent.rpc.errors import RpcError, StreamEnded, StreamFailed, Unreachable
@@ -25,6 +25,7 @@ from agent.rpc.messages import (
     Leaving,
     ManagerAddress,
     Message,
+    NodeUpdate,
     SessionEnd,
     SessionOpen,
     SessionReady,
@@ -202,6 +203,8 @@ async def agent(
     by_address = {manager.address: manager for manager in managers}
 
     async def dial(address: str, purpose: Purpose, handlers: Mapping[str, object]) -> FakeConnection:
+        if address not in by_address:
+            raise Unreachable(f"{address}: no such host")
         return await by_address[address].dial(purpose, handlers)
 
     worker = Worker(executor or FakeExecutor(host or FakeHost()), state_dir=folder, clock=loop.clock)
@@ -372,6 +375,273 @@ def test_a_manager_that_is_away_is_tried_at_a_steady_pace(tmp_path: Path) -> Non
             assert min(pauses) >= 0.25
             assert max(pauses) <= 0.5
             assert len(set(pauses)) > 10
+
+    run_virtual(main)
+
+
+def test_a_manager_that_falls_silent_is_left_for_another(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        old, new = FakeManager("old:1"), FakeManager("new:1", mode="follower")
+        async with agent(tmp_path, loop, old, new):
+            await (await old.sessions.get()).ready("old:1", "new:1")
+            await asyncio.sleep(10.3)
+            old.mode, new.mode = "frozen", "accept"
+            frozen = loop.now
+            await new.sessions.get()
+            assert 2.0 <= loop.now - frozen <= 3.6
+
+    run_virtual(main)
+    assert "said nothing for 3 heartbeat periods of 1 s" in caplog.text
+
+
+def test_a_manager_that_takes_the_session_and_says_nothing_is_left(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        mute, new = FakeManager("mute:1", mode="frozen"), FakeManager("new:1", mode="follower")
+        mute.mode = "accept"
+        async with agent(tmp_path, loop, mute, new):
+            session = await mute.sessions.get()
+            # Nothing at all comes: not even the answer to the opening.
+            new.mode = "accept"
+            other = await new.sessions.get()
+            assert loop.now < 1_002
+            await other.ready()
+            await other.next(Heartbeat)
+            with pytest.raises(RpcError):
+                await session.next()
+
+    run_virtual(main)
+
+
+def test_a_node_that_was_frozen_itself_blames_no_manager(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager = FakeManager("m:1")
+        async with agent(tmp_path, loop, manager):
+            session = await manager.sessions.get()
+            await session.ready()
+            for _ in range(5):
+                await session.next(Heartbeat)
+                # All timers are long overdue at once, and what arrived meanwhile is read after them.
+                loop.now += 10
+            await asyncio.sleep(5)
+            assert manager.opened == 1
+
+    run_virtual(main)
+
+
+def test_the_leader_that_a_manager_names_is_asked_at_once(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        follower, leader = FakeManager("follows:1", mode="follower"), FakeManager("leads:1")
+        follower.answer = SessionEnd("elsewhere", leader=ManagerAddress("m2", "leads:1"))
+        begun = loop.now
+        async with agent(tmp_path / "one", loop, follower, leader, seeds=("follows:1",)):
+            session = await leader.sessions.get()
+            assert loop.now == begun
+            await session.ready("leads:1", "follows:1")
+            await session.next(Heartbeat)
+            await asyncio.sleep(3)
+            # So it is when a leader hands over.
+            leader.mode, follower.mode, handed_over = "follower", "accept", loop.now
+            await session.stream.send(SessionEnd("I lead no more", leader=ManagerAddress("m1", "follows:1")))
+            await follower.sessions.get()
+            assert loop.now - handed_over < 0.1
+
+    run_virtual(main)
+
+
+def test_managers_that_name_each_other_are_not_asked_without_pause(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        one, other = FakeManager("one:1", mode="follower"), FakeManager("other:1", mode="follower")
+        one.answer = SessionEnd("elsewhere", leader=ManagerAddress("m2", "other:1"))
+        other.answer = SessionEnd("elsewhere", leader=ManagerAddress("m1", "one:1"))
+        async with agent(tmp_path, loop, one, other):
+            await asyncio.sleep(10)
+            assert one.opened + other.opened < 300
+            assert len(one.dials) == len(other.dials) == 1
+
+    run_virtual(main)
+
+
+def test_managers_without_a_leader_are_asked_again_on_one_connection(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        managers = [FakeManager(f"m{number}:1", mode="follower") for number in range(3)]
+        async with agent(tmp_path, loop, *managers):
+            await asyncio.sleep(60)
+            for manager in managers:
+                assert len(manager.dials) == 1
+                assert 60 <= manager.opened <= 130
+            managers[1].mode, elected = "accept", loop.now
+            session = await managers[1].sessions.get()
+            assert loop.now - elected <= 1.0
+            assert len(managers[1].dials) == 1
+            await session.ready("m1:1")
+            await session.next(Heartbeat)
+            assert not managers[0].open_connections
+            assert not managers[2].open_connections
+
+    run_virtual(main)
+
+
+def test_a_connection_that_was_kept_and_is_lost_is_made_again(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager = FakeManager("m:1", mode="follower")
+        async with agent(tmp_path, loop, manager):
+            for dials in (2, 3, 4):
+                await asyncio.sleep(1)
+                next(iter(manager.open_connections)).close("lost")
+                await asyncio.sleep(1.5)
+                assert len(manager.dials) == dials
+            manager.mode = "accept"
+            await manager.sessions.get()
+
+    run_virtual(main)
+
+
+def test_a_leader_that_changes_every_second_is_followed(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        managers = [FakeManager(f"m{number}:1", mode="follower") for number in range(3)]
+        took = []
+        async with agent(tmp_path, loop, *managers):
+            session = None
+            for term in range(60):
+                leader = managers[term % 3]
+                leader.mode = "accept"
+                for manager in managers:
+                    manager.answer = SessionEnd("elsewhere", leader=ManagerAddress("m", leader.address))
+                if session is not None:
+                    session.stream.put(leader.answer)
+                elected = loop.now
+                session = await leader.sessions.get()
+                await session.ready("m0:1", "m1:1", "m2:1")
+                took.append(loop.now - elected)
+                await asyncio.sleep(elected + 1 - loop.now)
+                leader.mode = "follower"
+            assert max(took[1:]) < 1.0
+            assert sum(took) / len(took) < 0.5
+            assert sum(len(manager.dials) for manager in managers) < 4 * 60
+
+    run_virtual(main)
+
+
+def test_a_manager_that_takes_sessions_only_to_end_them_is_left_in_peace(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager = FakeManager("m:1")
+
+        async def end_all() -> None:
+            while True:
+                session = await manager.sessions.get()
+                await session.ready()
+                session.stream.put(SessionEnd("not you"))
+
+        ending = asyncio.create_task(end_all())
+        async with agent(tmp_path, loop, manager):
+            await asyncio.sleep(60)
+            assert 25 < manager.opened < 70
+        ending.cancel()
+        await asyncio.wait({ending})
+
+    run_virtual(main)
+
+
+def test_what_a_node_is_to_know_of_its_cluster_is_passed_on(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager = FakeManager("m:1")
+        told: asyncio.Queue[NodeUpdate] = asyncio.Queue()
+        async with agent(tmp_path, loop, manager, surface=Surface(on_update=told.put_nowait)) as one:
+            session = await manager.sessions.get()
+            await session.ready("m:1")
+            update = NodeUpdate(NodeRole.MANAGER, [ManagerAddress("m2", "later:1")], b"roots", "issuer")
+            await session.stream.send(update)
+            assert await told.get() == update
+            assert one.worker.managers == update.managers
+
+    run_virtual(main)
+
+
+def test_another_certificate_moves_the_session_before_the_old_one_ends(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager, host = FakeManager("m:1"), FakeHost()
+        lost: list[str] = []
+        async with agent(tmp_path, loop, manager, host=host, surface=Surface(on_lost=lost.append)) as one:
+            old = await manager.sessions.get()
+            await old.ready("m:1")
+            await old.stream.send(Assignments(1, True, tasks=[make_task("a")]))
+            await old.until_state("a", TaskState.RUNNING)
+            one.keeper.dial_anew()
+            new = await manager.sessions.get()
+            assert not old.stream.failed
+            await new.ready("m:1")
+            await new.until_state("a", TaskState.RUNNING)
+            assert old.stream.failed
+            assert lost == []
+            assert host.started == ["a"]
+            # A manager that is away then is no reason to let go of what stands.
+            manager.mode = "away"
+            one.keeper.dial_anew()
+            await asyncio.sleep(3)
+            assert not new.stream.failed
+            manager.mode = "accept"
+            await (await manager.sessions.get()).ready("m:1")
+
+    run_virtual(main)
+
+
+def test_a_certificate_that_changes_during_the_search_is_the_one_that_counts(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager = FakeManager("m:1", mode="follower")
+        manager.dial_time = 1.0
+        async with agent(tmp_path, loop, manager) as one:
+            await asyncio.sleep(0.5)
+            one.keeper.dial_anew()
+            await asyncio.sleep(1.6)
+            assert len(manager.dials) == 2
+            manager.mode = "accept"
+            session = await manager.sessions.get()
+            await session.ready()
+            await asyncio.sleep(5)
+            assert manager.opened == 2
+
+    run_virtual(main)
+
+
+def test_only_managers_that_are_reached_make_a_node_its_own_master(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        one, other = FakeManager("one:1", mode="follower"), FakeManager("other:1", mode="away")
+        async with agent(tmp_path, loop, one, other) as node:
+            alone = []
+
+            async def look(seconds: float) -> bool:
+                await asyncio.sleep(seconds)
+                alone.append(node.worker._leaderless)
+                return node.worker._leaderless
+
+            assert not await look(2)
+            one.answer = SessionEnd("no quorum", leaderless=True)
+            assert await look(1.1)
+            assert await look(60)
+            # Another one knows of a leader: the first is cut off from it.
+            other.mode = "follower"
+            other.answer = SessionEnd("elsewhere", leader=ManagerAddress("m3", "gone:1"))
+            assert not await look(1.1)
+            other.answer = SessionEnd("no quorum", leaderless=True)
+            assert await look(1.1)
+            # Nobody is reached any more: the node may be the one that is cut off.
+            for manager in (one, other):
+                manager.mode = "away"
+                for connection in list(manager.open_connections):
+                    connection.close("lost")
+            assert not await look(1.1)
+            one.mode = "follower"
+            assert await look(1.1)
+            # One that falls silent counts for a while only.
+            one.mode = "hush"
+            assert not await look(3.1)
+            one.mode = "accept"
+            session = await one.sessions.get()
+            await session.ready("one:1")
+            await session.next(Heartbeat)
+            one.mode = "follower"
+            session.stream.put(SessionEnd("no quorum any more", leaderless=True))
+            assert await look(0.01)
 
     run_virtual(main)
 
@@ -548,3 +818,66 @@ def test_an_agent_stopped_at_any_moment_leaves_no_connection(tmp_path: Path) -> 
             await asyncio.wait({serving})
 
     run_virtual(main)
+
+
+def test_cancelled_at_any_turn_of_the_loop_it_ends_and_leaves_no_connection(tmp_path: Path) -> None:
+    """The story of a node in eight seconds, cut off after ever more turns of the loop."""
+
+    async def story(managers: list[FakeManager], keeper: SessionKeeper) -> None:
+        one, other = managers
+        session = await one.sessions.get()
+        await session.ready("one:1", "other:1")
+        keeper.dial_anew()
+        session = await one.sessions.get()
+        await session.ready("one:1", "other:1")
+        await session.next(Heartbeat)
+        one.mode = other.mode = "follower"
+        one.answer = SessionEnd("no quorum", leaderless=True)
+        session.stream.put(SessionEnd("I lead no more", leader=ManagerAddress("m", "other:1")))
+        await asyncio.sleep(1)
+        other.mode = "accept"
+        one.answer = SessionEnd("elsewhere", leader=ManagerAddress("m", "other:1"))
+        session = await other.sessions.get()
+        await session.ready("one:1", "other:1")
+        await session.next(Heartbeat)
+        other.mode = "frozen"
+        one.mode = "accept"
+        session = await one.sessions.get()
+        await session.ready("one:1", "other:1")
+        await session.next(Heartbeat)
+        session.stream.break_off("cut")
+
+    turns = 0
+    done = False
+    while not done:
+        turns += 1
+
+        async def main(loop: VirtualLoop, turns: int = turns) -> None:
+            nonlocal done
+            managers = [FakeManager("one:1"), FakeManager("other:1", mode="follower")]
+            for manager in managers:
+                manager.dial_time = 0.05
+            async with agent(tmp_path / str(turns), loop, *managers) as one:
+                telling = asyncio.create_task(story(managers, one.keeper))
+                left, turn = turns, loop._run_once
+
+                def counted() -> None:
+                    nonlocal left
+                    left -= 1
+                    if left == 0:
+                        one.keeping.cancel()
+                    turn()
+
+                loop._run_once = counted  # type: ignore[method-assign]
+                await asyncio.wait({telling, one.keeping}, return_when=asyncio.FIRST_COMPLETED)
+                if telling.done() and telling.exception() is not None:
+                    # The manager's side saw the end first.
+                    await asyncio.wait({one.keeping})
+                done = telling.done() and telling.exception() is None
+                telling.cancel()
+                await asyncio.wait({telling})
+                assert done or one.keeping.cancelled()
+                assert not one.worker._leaderless or done
+
+        run_virtual(main)
+    assert turns > 100
