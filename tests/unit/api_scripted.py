@@ -12,10 +12,10 @@ from typing import Any
 import aiohttp
 from msgspec.structs import replace
 
-from agent.api.backend import Explainer, LocalState, LogOptions, LogReader, LogsMissing
+from agent.api.backend import Backend, Explainer, LocalState, LogOptions, LogReader, LogsMissing
 from agent.api.server import ApiServer
 from agent.api_types.errors import Unavailable
-from agent.api_types.identity import new_id
+from agent.api_types.identity import IdSource, new_id
 from agent.api_types.node import (
     EngineDescription,
     ManagerStatus,
@@ -233,11 +233,13 @@ class Client:
 
 
 @asynccontextmanager
-async def served(backend: ScriptedBackend, folder: Path, name: str = "api.sock") -> AsyncIterator[Client]:
+async def served(
+    backend: Backend, folder: Path, name: str = "api.sock", ids: IdSource = new_id
+) -> AsyncIterator[Client]:
     """A client of the real server in front of `backend`."""
     path = folder / name
     async with (
-        ApiServer(backend, str(path), group=None),
+        ApiServer(backend, str(path), group=None, ids=ids),
         aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path), limit=0)) as session,
     ):
         yield Client(session)

@@ -6,9 +6,13 @@ request whose answer shows it; everything else is the front door's own work.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from agent.api.lookup import the_cluster
 from agent.api.routes import RouteKind, find_route
 from agent.api.views import swarm_view
 from agent.api_types.times import SECOND
+from agent.raft.interface import GroupStatus, MemberRole
 
 DIVERGENCES: dict[str, tuple[int, str, str]] = {
     "overlay": (
@@ -52,6 +57,7 @@ NOT_COMPARED: dict[str, str] = {
 MAY_BE_MISSING = {"Peers", "Services"}
 """Of a network: what its host knows of it."""
 CLUSTER, SECOND_NODE = "yxjfebyg48vognh417zb07hc1", "zhombo1kss0hc2kf2yb8ac41v"
+OF_ONE_NODE = ("/swarm/init", "/swarm/join", "/swarm/leave", "/swarm/unlock")
 OF_THE_ENGINE = ("/_ping", "/version", "/info")
 """Routes that need an engine for the engine's part: without one every key has to be there, with a value of its type."""
 
@@ -111,8 +117,13 @@ class Replay:
     """The two nodes of the recording and what is remembered from one request to the next."""
 
     def __init__(
-        self, clients: dict[str, Client], backends: dict[str, ScriptedBackend], requests: list[Recorded]
+        self,
+        clients: dict[str, Client],
+        backends: dict[str, ScriptedBackend],
+        requests: list[Recorded],
+        follower: Client | None = None,
     ) -> None:
+        self._follower = follower
         joined = next(request.seq for request in requests if request.path == "/swarm/join" and request.status == 200)
         self._nodes_after_join = next(r for r in requests if r.seq > joined and r.path == "/nodes" and r.status == 200)
         self._clients = clients
@@ -142,7 +153,7 @@ class Replay:
             await self._plain(request)
 
     async def _plain(self, request: Recorded) -> None:
-        status, answer = await self._clients[request.node].call(
+        status, answer = await self._client(request).call(
             request.method, self._target(request), self._body(request), headers=self._headers(request)
         )
         label = divergence(request)
@@ -167,6 +178,11 @@ class Replay:
         else:
             self._note(request, differences(answer, theirs))
         self._remember(answer, theirs)
+
+    def _client(self, request: Recorded) -> Client:
+        if self._follower is None or request.node != "n1" or request.path in OF_ONE_NODE:
+            return self._clients[request.node]
+        return self._follower
 
     def _note(self, request: Recorded, found: list[str]) -> None:
         if found:
@@ -207,7 +223,7 @@ class Replay:
         assert isinstance(logs, ScriptedLogs)
         logs.records = list(log_records(request, "rb008m8o2mzvukrh8wnk2ut4a"))
         target = f"http://docker{request.raw_target}"
-        async with self._clients[request.node].session.get(target) as answer:
+        async with self._client(request).session.get(target) as answer:
             assert answer.status == 200
             raw = await answer.content.readexactly(len(request.raw))
             if not request.client_closed_stream:
@@ -226,7 +242,7 @@ class Replay:
         theirs = request.resp_body["_jsonl"]
         target = f"http://docker{request.raw_target}"
         ours = []
-        async with self._clients[request.node].session.get(target) as answer:
+        async with self._client(request).session.get(target) as answer:
             assert answer.status == 200
             if "until" in request.query:
                 ours = [json.loads(line) async for line in answer.content]
@@ -239,20 +255,75 @@ def _shape(event: dict[str, Any]) -> dict[str, Any]:
     return {name: sorted(value) if name == "Actor" else type(value).__name__ for name, value in event.items()}
 
 
+class Beside:
+    """A manager that follows the one in `leader`'s place: it has the same state, and its group says who leads."""
+
+    def __init__(self, leader: ScriptedBackend, socket: Path) -> None:
+        self.leader = leader
+        self.logs = self.explainer = None
+        self.exchanges = 0
+        self._socket = socket
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.leader, name)
+
+    @property
+    def group(self) -> GroupStatus | None:
+        group = self.leader.group
+        return None if group is None else replace(group, member_id="beside", role=MemberRole.FOLLOWER, leading=False)
+
+    async def group_changed(self, seen: GroupStatus | None) -> GroupStatus | None:
+        while self.group == seen:
+            await self.leader.group_changed(self.leader.group)
+        return self.group
+
+    @asynccontextmanager
+    async def leader_link(self, caller: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        self.exchanges += 1
+        reader, writer = await asyncio.open_unix_connection(str(self._socket))
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+async def run(replay: Replay, requests: list[Recorded]) -> None:
+    for request in requests:
+        match = find_route(request.method, request.path)
+        if match.kind in (RouteKind.PASSED, RouteKind.PROCESS):
+            replay.replayed["passed to an engine: not replayed here"] += 1
+            continue
+        replay.replayed[match.kind.value] += 1
+        await replay.one(request)
+        if len(replay.problems) > 40:
+            break
+
+
+@pytest.mark.timeout(180)
+async def test_the_recording_comes_out_the_same_at_a_follower(tmp_path: Path) -> None:
+    """What is about the node itself goes to the node of the recording, everything else to a manager that follows it."""
+    backends = {"n1": ScriptedBackend(), "n2": ScriptedBackend()}
+    beside = Beside(backends["n1"], tmp_path / "1")
+    async with (
+        served(backends["n1"], tmp_path, "1") as one,
+        served(backends["n2"], tmp_path, "2") as two,
+        served(beside, tmp_path, "3", ids=backends["n1"].ids) as follower,
+    ):
+        requests = recorded()
+        replay = Replay({"n1": one, "n2": two}, backends, requests, follower)
+        await run(replay, requests)
+    assert replay.problems == [], "\n".join(replay.problems)
+    assert beside.exchanges > 100
+
+
 @pytest.mark.timeout(180)
 async def test_the_recording_comes_out_the_same(tmp_path: Path) -> None:
     backends = {"n1": ScriptedBackend(), "n2": ScriptedBackend()}
     async with served(backends["n1"], tmp_path, "1") as one, served(backends["n2"], tmp_path, "2") as two:
         requests = recorded()
         replay = Replay({"n1": one, "n2": two}, backends, requests)
-        for request in requests:
-            match = find_route(request.method, request.path)
-            if match.kind in (RouteKind.PASSED, RouteKind.PROCESS):
-                replay.replayed["passed to an engine: not replayed here"] += 1
-                continue
-            replay.replayed[match.kind.value] += 1
-            await replay.one(request)
-            if len(replay.problems) > 40:
-                break
+        await run(replay, requests)
     assert replay.problems == [], "\n".join(replay.problems)
     assert replay.replayed["own"] + replay.replayed["merged"] > 2100
