@@ -109,9 +109,11 @@ class ManagerBackend(ScriptedBackend):
         self.callers.append(caller)
         way = self.way or dial
         reader, writer = await way(self, caller)
+        self.managers.open_links += 1
         try:
             yield reader, writer
         finally:
+            self.managers.open_links -= 1
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
@@ -138,6 +140,7 @@ class Managers:
         """By node id."""
         self.ids: dict[str, str] = {}
         self.term = 0
+        self.open_links = 0
         self.frozen: list[socket.socket] = []
         """The far ends of links that nobody answers on."""
         self.tasks: list[asyncio.Task[None]] = []

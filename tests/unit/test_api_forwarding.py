@@ -628,3 +628,32 @@ async def test_many_writes_while_the_leader_changes_are_each_made_once(group: Ma
     found = store_of(group, "h1").view(lambda tx: tx.all(Secret))
     assert [status for status, _ in answers] == [201] * 40
     assert sorted(answer["ID"] for _, answer in answers) == sorted(secret.id for secret in found)
+
+
+async def test_clients_that_go_away_at_any_moment_leave_nothing_behind(group: Managers) -> None:
+    """Sixty clients that hang up after so many turns of the loop; connections and exchanges end with them."""
+    session = group.clients["h2"].session
+
+    async def ask(number: int) -> None:
+        if number % 3 == 0:
+            await (await session.post("http://d/secrets/create", json={"Name": f"s{number}", "Data": "QQ=="})).read()
+        elif number % 3 == 1:
+            await (await session.get("http://d/services/web/logs?follow=1&stdout=1")).read()
+        else:
+            await (await session.get("http://d/swarmtui/v1/managers")).read()
+
+    await group.clients["h2"].call("POST", "/services/create", service_body())
+    asking = [asyncio.create_task(ask(number)) for number in range(60)]
+    for turn in range(60):
+        asking[(turn * 37) % 60].cancel()
+        await asyncio.sleep(0)
+    await asyncio.gather(*asking, return_exceptions=True)
+    state = group.servers["h2"]._state
+    async with asyncio.timeout(10):
+        while state.metrics.streams or group.servers["h1"]._state.metrics.streams or group.servers["h1"]._state.writes:
+            await asyncio.sleep(0.01)
+        while group.open_links:
+            await asyncio.sleep(0.01)
+        assert (await group.clients["h2"].call("POST", "/services/create", service_body("after")))[0] == 201
+    _, secrets = await group.clients["h3"].call("GET", "/secrets")
+    assert len({secret["Spec"]["Name"] for secret in secrets}) == len(secrets)
