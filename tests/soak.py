@@ -1,8 +1,13 @@
-"""A playground that things happen to, for as long as is asked: `./run soak MINUTES=10`.
+"""A cluster that things happen to: a playground for as long as is asked, or so many rounds of dying managers.
 
+`./run soak MINUTES=10` starts a playground.
 Each round does one thing (an agent is killed, a power cut, a machine hangs, one is added or removed, a service is scaled) and
 waits until every replica runs on a node that is there. It ends with how long that took, by kind, or with the first round that did
 not heal, its seed and the state of the cluster.
+
+`./run soak ROUNDS=100` runs three managers and two workers as processes of this machine, with writers at every manager. In
+each round managers are killed or frozen; in the end nothing acknowledged may be missing, and two tasks may never be wanted in
+one slot.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from swarmtui.docker_api.client import EngineClient
 from swarmtui.playground import forming
@@ -157,7 +163,7 @@ class Soak:
 async def soak(minutes: float, tier: str, seed: int) -> None:
     """Rounds until the time is over; the figures on stdout."""
     took: dict[str, list[float]] = defaultdict(list)
-    async with PlaygroundSession(Options(nodes=4, limit=6, tier=tier)) as session:
+    async with PlaygroundSession(Options(nodes=4, limit=6, tier=tier, managers=1)) as session:
         async with forming.client(session.instances[0].docker_host) as api:
             running = Soak(session, api, random.Random(seed))
             await running.begin()
@@ -167,27 +173,53 @@ async def soak(minutes: float, tier: str, seed: int) -> None:
                 took[what].append(seconds)
                 print(f"{what}: {seconds:.1f} s", file=sys.stderr)
         kind = session.tier.tier
+    _print_times(took)
+    print(f"tier {kind}, seed {seed}: {sum(map(len, took.values()))} rounds, all healed")
+
+
+async def soak_managers(rounds: int, seed: int) -> None:
+    """So many rounds of faults among three managers; the figures on stdout."""
+    sys.path.insert(0, str(Path(__file__).parent / "integration"))
+    from cluster import running_cluster
+    from manager_rounds import Rounds
+
+    async with running_cluster(5, managers=3) as cluster:
+        running = Rounds(cluster, cluster.nodes[:3], random.Random(seed))
+        writer = await running.run(rounds, lambda line: print(line, file=sys.stderr))
+    took: dict[str, list[float]] = defaultdict(list)
+    for what, seconds in running.written:
+        took[what].append(seconds)
+    _print_times(took)
+    print(
+        f"seed {seed}: {rounds} rounds; {len(writer.acknowledged)} writes acknowledged and none lost, the slowest took "
+        f"{writer.longest:.1f} s; {len(writer.unknown)} with an unknown outcome"
+    )
+
+
+def _print_times(took: dict[str, list[float]]) -> None:
     for what, times in sorted(took.items()):
         times.sort()
         print(
             f"{what:<14} {len(times):>4} times   median {times[len(times) // 2]:>5.1f} s   longest {times[-1]:>5.1f} s"
         )
-    print(f"tier {kind}, seed {seed}: {sum(map(len, took.values()))} rounds, all healed")
 
 
 def main() -> None:
     """The command line: NAME=VALUE, as `./run soak` has it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="MINUTES=10 TIER=auto SEED=1")
-    known = {"MINUTES": "10", "TIER": "auto", "SEED": str(random.SystemRandom().randrange(1_000_000))}
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="MINUTES=10 TIER=auto ROUNDS=0 SEED=1")
+    known = {"MINUTES": "10", "TIER": "auto", "ROUNDS": "0", "SEED": str(random.SystemRandom().randrange(1_000_000))}
     for setting in parser.parse_args().settings:
         name, _, value = setting.partition("=")
         if name not in known:
             parser.error(f"unknown setting {setting!r}; there are {', '.join(known)}")
         known[name] = value
     try:
-        asyncio.run(soak(float(known["MINUTES"]), known["TIER"], int(known["SEED"])))
-    except (DidNotHeal, PlaygroundError) as error:
+        if int(known["ROUNDS"]):
+            asyncio.run(soak_managers(int(known["ROUNDS"]), int(known["SEED"])))
+        else:
+            asyncio.run(soak(float(known["MINUTES"]), known["TIER"], int(known["SEED"])))
+    except (DidNotHeal, PlaygroundError, AssertionError) as error:
         sys.exit(f"seed {known['SEED']}: {error}")
 
 

@@ -67,7 +67,6 @@ class Writer:
     prefix: str = "w"
     acknowledged: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
     longest: float = 0.0
 
     @contextlib.asynccontextmanager
@@ -94,6 +93,11 @@ class Writer:
             try:
                 async with asyncio.timeout(self.patience):
                     status, _ = await node.api("POST", "/services/create", service(name))
+            except aiohttp.ClientConnectorError:
+                # Nobody was there to be asked.
+                self.unknown.remove(name)
+                await asyncio.sleep(0.02)
+                continue
             except ANSWERS:
                 await asyncio.sleep(0.02)
                 continue
