@@ -79,6 +79,8 @@ class Channel(asyncio.BufferedProtocol):
         self._pending_size = 0
         self._flush_due: asyncio.Handle | None = None
         self._began = False
+        self._waiting_since: float | None = None
+        self._waited = 0.0
         self._stopping = False
         self._ending = False
         self._timer: asyncio.TimerHandle | None = None
@@ -140,6 +142,11 @@ class Channel(asyncio.BufferedProtocol):
             self._first.set_result(None)
         self._drained = None
         await attach_socket(loop, connected, self)
+
+    @property
+    def held_up(self) -> float:
+        """Seconds of the handshake for which the other side waited for us."""
+        return self._waited if self._waiting_since is None else self._waited + self._loop.time() - self._waiting_since
 
     def give_up_after(self, seconds: float) -> None:
         """Take the other side for dead once sent bytes are not acknowledged for so long (ACKNOWLEDGE at first)."""
@@ -245,6 +252,7 @@ class Channel(asyncio.BufferedProtocol):
         if self._pace is not None and self._transport is not None and not self._session.established:
             # Until its turn comes, it cannot send more.
             self._transport.pause_reading()
+            self._waiting_since = self._loop.time()
             self._pace(self._advance_later)
         else:
             self._guarded(self._advance)
@@ -288,6 +296,9 @@ class Channel(asyncio.BufferedProtocol):
             self._stop(Refused(f"{self.address}: {text}", by_peer=by_peer))
 
     def _advance_later(self) -> None:
+        if self._waiting_since is not None:
+            self._waited += self._loop.time() - self._waiting_since
+            self._waiting_since = None
         if not self._ending and self._transport is not None:
             self._transport.resume_reading()
             self._guarded(self._advance)
@@ -414,6 +425,9 @@ class Channel(asyncio.BufferedProtocol):
     def _finish(self) -> None:
         self._cancel_timer()
         self._pending.clear()
+        # Nothing that is over holds itself in memory: a thousand of them at once would be left to the garbage collector.
+        self.on_frames = self.on_lost = self.on_writable = None
+        self._transport = None
         if not self._closed.done():
             self._closed.set_result(None)
 

@@ -32,7 +32,7 @@ __all__ = ["JoinService", "Limits", "Listener"]
 logger = logging.getLogger("agent.rpc")
 
 _BACKLOG = 1024
-_ACCEPT_AT_ONCE = 64
+_ACCEPT_AT_ONCE = 16
 _ACCEPT_PAUSE = 1.0
 
 
@@ -43,7 +43,7 @@ class Limits:
     strangers: int = 256
     """Connections that have not shown a good certificate (yet); more wait in the kernel's queue."""
     patience: float = 2.0
-    """While that many are there, one older than this makes room for the next."""
+    """While that many are there, one that took longer than this by itself makes room for the next."""
     handshake: float = 10.0
     """From the TCP connection to the hello."""
     joining: float = 30.0
@@ -181,9 +181,15 @@ class Listener:
         """Whether one more stranger may come in; if not, it is tried again as soon as that can change."""
         if len(self._strangers) < self._limits.strangers:
             return True
+        now = asyncio.get_running_loop().time()
+
+        def age_of(channel: Channel) -> float:
+            """How long it has taken by itself: for what it waits for us, it is not to blame."""
+            return now - self._strangers[channel] - channel.held_up
+
         # Those who get through the TLS handshake cost an attacker more: they go last.
-        oldest = min(self._strangers, key=lambda channel: (channel.established, self._strangers[channel]))
-        age = asyncio.get_running_loop().time() - self._strangers[oldest]
+        oldest = max(self._strangers, key=lambda channel: (not channel.established, age_of(channel)))
+        age = age_of(oldest)
         if age >= self._limits.patience:
             oldest.abort(Unreachable(f"gave way to others: {len(self._strangers)} strangers are connected"))
             self._strangers.pop(oldest, None)
