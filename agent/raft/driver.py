@@ -147,13 +147,18 @@ class Driver:
             self._timer.cancel()
         await self._outgoing.close()
         await self._transport.close()
-        await self._incoming.close()
         self._break_off("this manager is stopping")
         stopped = await self._loop.run_in_executor(None, self._writer.stop, max(1.0, self._election))
         if not stopped:
             logger.error("the disk hangs; this manager stops without waiting for its last write")
+        try:
+            async with asyncio.timeout(max(1.0, self._election)):
+                await self._incoming.close()
+                await self._loop.run_in_executor(self.writing, _nothing)
+        except TimeoutError:
+            logger.error("the disk hangs; this manager stops without waiting for a snapshot")
         for executor in (self.writing, self._reading):
-            executor.shutdown(wait=stopped)
+            executor.shutdown(wait=False)
         self._flush()
 
     def at_end(self, function: Callable[[], None]) -> None:
@@ -536,6 +541,10 @@ class Driver:
         self._delivery.outcomes += self._book.give_up(self.core.term, reason)
         self._read_failed()
         self._take_proposals(self.proposals.drain())
+
+
+def _nothing() -> None:
+    """The last thing that a thread does."""
 
 
 def _who_leads(status: Status) -> str:

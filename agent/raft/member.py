@@ -105,13 +105,22 @@ class RaftMember:
         storage = MemberStorage(self._folder, self._sealer)
         try:
             recovered = await self._recover(storage, recovery)
+            core = RaftCore(
+                self._id,
+                random=self._random,
+                settings=self._settings,
+                hard_state=recovered.hard_state,
+                snapshot=recovered.snapshot,
+                entries=recovered.entries,
+            )
         except BaseException:
-            recovery.shutdown()
+            # What still reads has to end before the folder is let go.
+            await _whole(asyncio.to_thread(recovery.shutdown))
             storage.close()
             lock.release()
             raise
         self._lock, self._storage, self._recovery = lock, storage, recovery
-        await self._begin(recovered)
+        await self._begin(core)
         return self
 
     async def __aexit__(
@@ -132,7 +141,6 @@ class RaftMember:
         finally:
             if collecting:
                 gc.enable()
-        gc.freeze()
         return await loop.run_in_executor(executor, self._with_membership, storage, recovered)
 
     def _with_membership(self, storage: MemberStorage, recovered: Recovered) -> Recovered:
@@ -150,16 +158,8 @@ class RaftMember:
             return Recovered(hard_state, SnapshotMeta(snapshot.index, snapshot.term, itself), entries)
         return recovered
 
-    async def _begin(self, recovered: Recovered) -> None:
+    async def _begin(self, core: RaftCore) -> None:
         loop = asyncio.get_running_loop()
-        core = RaftCore(
-            self._id,
-            random=self._random,
-            settings=self._settings,
-            hard_state=recovered.hard_state,
-            snapshot=recovered.snapshot,
-            entries=recovered.entries,
-        )
         deliveries: Crossing[Delivery] = Crossing(self._take)
         deliveries.open(loop)
         self._driver = Driver(
@@ -190,7 +190,7 @@ class RaftMember:
             lambda index: self._call(self._driver.snapshot_meta(index)),
             lambda snapshot: self._call(self._driver.snapshot_saved(snapshot)),
             interval=self._snapshot_interval,
-            last=recovered.snapshot.index,
+            last=core.log.snapshot.index,
         )
         # Named before the driver changes anything.
         committed, is_alone = core.log.committed, core.membership.voters == (self._id,)
@@ -214,7 +214,7 @@ class RaftMember:
         self._applier.take(self._deliveries.drain())
         await self._applier.finish()
         self._read_failed(NotLeader("this manager is stopping"))
-        self._recovery.shutdown()
+        self._recovery.shutdown(wait=False)
         self._driver.at_end(self._let_go)
 
     def _let_go(self) -> None:

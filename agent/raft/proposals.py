@@ -16,7 +16,7 @@ from agent.raft.core.messages import Entry, Position, SnapshotMeta
 from agent.raft.interface import NotLeader, OutcomeUnknown
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Proposal:
     """One wish of the main loop, made when it believed to lead in `term`.
 

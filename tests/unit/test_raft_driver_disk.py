@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from raft_driver_network import Group, Plain, when, write_group_of_one
 
+from agent.raft.core.errors import BrokenInvariant
 from agent.raft.core.settings import Settings
 from agent.raft.frames import DamagedFile
 from agent.raft.interface import NotLeader, OutcomeUnknown
@@ -305,7 +306,7 @@ _WRITER = """
 import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from raft_driver_network import Group, Plain, when, write_group_of_one
+from raft_driver_network import Plain, Remembering, Unconnected
 from agent.raft.member import RaftMember
 async def main():
     async with RaftMember(Path(sys.argv[1]), Remembering(), Plain(), "a", Unconnected(), address="a:1", founding=True,
@@ -359,3 +360,34 @@ async def test_force_alone_keeps_everything(tmp_path: Path) -> None:
         assert (await group.start("b", address="b:9")).leading
         with pytest.raises(ValueError, match="no state"):
             RaftMember.force_alone(tmp_path / "empty", Plain(), "x", "x:1")
+
+
+async def test_a_log_with_a_gap_refuses_to_start_and_frees_the_folder(tmp_path: Path) -> None:
+    async with Group(tmp_path, snapshot_interval=10) as group:
+        member = await group.start("a", founding=True)
+        while min(group.path("a").glob("*.wal")).name.startswith(f"log-{1:020d}"):
+            await member.propose(b"x")
+        await group.stop("a")
+        next(group.path("a").glob("*.snap")).unlink()
+        for _ in range(2):
+            with pytest.raises(BrokenInvariant, match="in no snapshot and no log"):
+                await group.start("a")
+
+
+async def test_leaving_while_a_snapshot_hangs_does_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on, hung, write = threading.Event(), threading.Event(), os.write
+
+    def hanging(fd: int, data: bytes) -> int:
+        if threading.current_thread().name.startswith("raft-snapshot"):
+            hung.set()
+            go_on.wait()
+        return write(fd, data)
+
+    async with Group(tmp_path, snapshot_interval=10) as group:
+        member = await group.start("a", founding=True)
+        monkeypatch.setattr(os, "write", hanging)
+        while not hung.is_set():
+            await member.propose(b"x")
+        async with asyncio.timeout(10):
+            await group.stop("a")
+        go_on.set()
