@@ -71,8 +71,14 @@ class ControlLoop(ABC):
         while True:
             deadline = await self.act()
             commits = watch.drain() or await self._wait(watch, deadline)
+            seen = 0
             for commit in commits:
                 self.observe(commit)
+                seen += len(commit.events)
+                if seen >= SLICE:
+                    # After a crowd of changes; what is committed meanwhile waits in the watch.
+                    seen = 0
+                    await asyncio.sleep(0)
 
     async def _wait(self, watch: Watch, deadline: int | None) -> list[Commit]:
         """The next commits, after the debounce; none when the deadline came first."""
