@@ -32,7 +32,8 @@ async def managers(client: EngineClient, as_json: bool) -> None:
         if not answer.quorum:
             # One look does not tell an election from a loss: it is said as it is.
             members = [replace(member, reachable=member.id not in answer.missing) for member in group.members]
-            group = replace(group, quorum=False, stale=answer.stale, members=tuple(members))
+            group = replace(group, quorum=False, members=tuple(members))
+        group = replace(group, stale=answer.stale or client.stale)
     if group is None:
         group = ManagerGroup(0, "", True, False, ())
     if as_json:
@@ -67,7 +68,7 @@ def summary(group: ManagerGroup) -> str:
         return (
             f"no quorum: {majority(count)} of {count} managers must answer; missing: {missing or 'nobody knows which'}"
         )
-    text = f"{count} managers, {majority(count)} must answer, {survived(count)} may fail"
+    text = f"{count} manager{'' if count == 1 else 's'}, {majority(count)} must answer, {survived(count)} may fail"
     return text if not group.missing else f"{text}; {len(group.missing)} missing, {group.spare} more may fail"
 
 

@@ -126,6 +126,7 @@ class GroupHistory:
         self._silent: dict[str, int] = {}
         self._heard: dict[str, bool] = {}
         self._leaderless: float | None = None
+        self._stale: float | None = None
 
     def take(
         self, answer: Managers, nodes: Mapping[str, Node], now: int, monotonic: float, *, stale: bool = False
@@ -139,18 +140,24 @@ class GroupHistory:
         elif self._leaderless is None:
             self._leaderless = monotonic
         lost = self._leaderless is not None and monotonic - self._leaderless >= ELECTION_SECONDS
+        if not (answer.stale or stale):
+            self._stale = None
+        elif self._stale is None:
+            self._stale = monotonic
+        # What is a moment old while a leader is elected is worth no warning.
+        old = self._stale is not None and monotonic - self._stale >= ELECTION_SECONDS
         members = []
         for member in answer.members:
             node = nodes.get(member.id)
             reachable = member.reachable and member.id not in answer.missing
-            if answer.stale and not lost:
-                # Only a leader hears all others; until there is one again, what the last one said holds.
-                reachable = reachable or self._heard.get(member.id, True)
-            self._heard[member.id] = reachable
             if reachable:
                 self._silent.pop(member.id, None)
             else:
                 self._silent.setdefault(member.id, member.since or now)
+            if answer.stale and not lost:
+                # Only a leader hears all others; until there is one again, what the last one said holds.
+                reachable = reachable or self._heard.get(member.id, True)
+            self._heard[member.id] = reachable
             members.append(
                 MemberRow(
                     id=member.id,
@@ -159,14 +166,13 @@ class GroupHistory:
                     role="leader" if member.id == answer.leader and member.id else (member.role or "manager"),
                     voter=member.voter,
                     reachable=reachable,
-                    index=member.index,
-                    lag=member.lag,
+                    # A new leader counts from nothing until it has heard of a member.
+                    index=member.index if reachable or member.index > 0 else -1,
+                    lag=member.lag if reachable or member.index > 0 else -1,
                     since=0 if reachable else member.since or self._silent[member.id],
                 )
             )
         leader = next((member.hostname for member in members if member.id == answer.leader), answer.leader[:12])
-        # While a leader is elected nothing is old enough to be worth a warning.
-        old = (answer.stale and (lost or answer.quorum)) or stale
         return ManagerGroup(answer.term, leader, not lost, old, _ordered(members))
 
 

@@ -3,7 +3,8 @@
 A backup holds the authority's key, join tokens and every secret, so it is never written in the clear. Layout: a head of 32
 bytes (magic, format number, scrypt's cost, salt), then records of a length (4 bytes, its highest bit set in the last one) and
 that many bytes of AES-256-GCM. A record's nonce is its number with the mark of the last one in it, and the head is
-authenticated with every record: records that are cut off, exchanged, repeated or changed are found.
+authenticated with every record: records that are cut off, exchanged, repeated or changed are found. The first record is empty:
+it tells a wrong passphrase from damage.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class BackupWriter:
         self._number = 0
         self._held = bytearray()
         file.write(self._head)
+        self._record(b"", last=False)
 
     def write(self, data: bytes) -> None:
         """Append to the backup."""
@@ -118,9 +120,10 @@ def read_backup(file: BinaryIO, passphrase: str) -> Iterator[bytes]:
             plain = key.decrypt(_nonce(count, last), sealed, head)
         except InvalidTag:
             if count == 0:
-                raise WrongPassphrase("wrong passphrase, or the backup is damaged at its beginning") from None
+                raise WrongPassphrase("wrong passphrase (or its first 52 bytes are damaged)") from None
             raise BadBackup(f"this backup is damaged at byte {at}") from None
-        yield plain
+        if count:
+            yield plain
         count += 1
     if file.read(1):
         raise BadBackup(f"this backup is damaged: something follows its end at byte {file.tell() - 1}")

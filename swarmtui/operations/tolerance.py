@@ -46,13 +46,13 @@ def tolerance_lines(before: Managers, after: Managers) -> tuple[str, ...]:
         )
     elif less < more:
         lines.append(
-            f"warning: after this {_failures(less)} survived, before it {more}; "
-            + ("if any manager is lost, nothing can be changed" if less == 0 else "keep an odd number of managers")
+            f"warning: fewer failures are survived: {less} instead of {more}"
+            + ("; if any manager is lost then, nothing can be changed" if less == 0 else "")
         )
     if after.count > 1 and after.count % 2 == 0:
         lines.append(
-            f"warning: {after.count} managers survive {survived(after.count)} failure(s), as {after.count - 1} do, "
-            f"and {needed} must answer: an odd number is better"
+            f"warning: {after.count} managers survive no more failures than {after.count - 1} do, "
+            f"and {needed} of them must answer: an odd number is better"
         )
     elif after.answering == needed and after.count > 1 and after.answering < after.count:
         lines.append(f"warning: only {after.answering} of {after.count} managers answer: not one more may fail")
@@ -63,7 +63,3 @@ def refuse_lost_quorum(before: Managers, after: Managers, what: str) -> None:
     """OperationFailed where the cluster would surely refuse."""
     if before.count and not after.count:
         raise OperationFailed(f"{what} is the last manager of the cluster; promote another node first")
-
-
-def _failures(count: int) -> str:
-    return "no failure is" if count == 0 else f"{count} failure is" if count == 1 else f"{count} failures are"

@@ -186,6 +186,11 @@ class SwarmApp(ThemedApp):
         if (command := clipboard.program()) is not None:
             await clipboard.copy(text, command)
 
+    async def action_quit(self) -> None:
+        """Ctrl+Q, on whatever screen: leaves, or asks; where it has been asked already it is the answer."""
+        leave: Callable[[], None] = getattr(self.screen, "action_ask_quit", self.main.action_app_exit)
+        leave()
+
     def toggle_mouse(self) -> None:
         """The mouse to the terminal, or back to the console."""
         self._mouse = not self._mouse

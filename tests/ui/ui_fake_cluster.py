@@ -372,6 +372,14 @@ class FakeClient:
             for task in [t for t in self.cluster.tables["tasks"].values() if t["NodeID"] == node_id]:
                 self.cluster.set_task(task["ID"], "shutdown", desired="shutdown")
 
+    async def init_swarm(self, request: dict[str, Any]) -> str:
+        assert request["ForceNewCluster"]
+        self.calls.append(f"init {request['AdvertiseAddr']}")
+        return identity("node", 1)
+
+    async def leave_swarm(self, force: bool = False) -> None:
+        self.calls.append("leave by force" if force else "leave")
+
     async def explain_task(self, task_id: str) -> Any:
         return self._explained(task_id)
 

@@ -116,6 +116,8 @@ class FakeEngine:
         """Method, path with query, body."""
         self.overrides: dict[tuple[str, str], Handler] = {}
         """Answers to `(METHOD, path)` instead of the usual one."""
+        self.raw: dict[tuple[str, str], Handler] = {}
+        """The same for bodies that are no JSON."""
         self.log_chunks: dict[str, list[bytes]] = {}
         """What a service's (or task's) log is made of."""
         self.orchestrate: Callable[[Json], None] = self.converge
@@ -202,6 +204,9 @@ class FakeEngine:
         path = request.path
         if path.startswith("/v1."):
             path = "/" + path.split("/", 2)[2]
+        raw = self.raw.get((request.method, path))
+        if raw is not None:
+            return await raw(request)
         text = await request.text()
         body = json.loads(text) if text else None
         query = f"?{request.query_string}" if request.query_string else ""

@@ -38,7 +38,9 @@ def preview_text(preview: Preview, glyphs: GlyphSet) -> Content:
         else:
             parts.append((f"+ {new}", "bold $text-success") if new else (f"- {old}", "bold $text-error"))
         parts.append("\n")
-    parts += [f"{safe(line)}\n" for line in preview.lines]
+    for line in preview.lines:
+        text = f"{safe(line)}\n"
+        parts.append((text, "$text-warning") if line.startswith("warning:") else text)
     if preview.nothing_to_do:
         parts.append(("nothing to do: the cluster is as wanted already\n", "$text-warning"))
     elif preview.undo:

@@ -32,7 +32,7 @@ class PanesScreen(LogPaneScreen):
             self.glyphs,
             ports_of=self._published,
             tasks_on=self._tasks_on,
-            leader_of=self._leader,
+            roles_of=self._roles,
             now=self._now,
         )
         self._mount_once(self._playground_view)
@@ -65,5 +65,12 @@ class PanesScreen(LogPaneScreen):
         wanted = sorted((row for row in rows if row.current), key=lambda row: (row.service, row.slot))
         return [(str(row.glyph), f"{row.name} {row.state}") for row in wanted]
 
-    def _leader(self) -> str:
-        return self.header.summary.leader if self.header.summary is not None else ""
+    def _roles(self) -> dict[str, str]:
+        """What each node is in the cluster, by hostname: leader, manager or worker."""
+        session = self.session
+        if session is None:
+            return {}
+        rows = [row for key in session.model.nodes if (row := session.node(key)) is not None]
+        # A node that came back under another identity is listed twice: the one that is there counts.
+        rows.sort(key=lambda row: row.status == "ready")
+        return {row.hostname: "leader" if row.leader else row.role for row in rows}

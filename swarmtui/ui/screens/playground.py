@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import NamedTuple
@@ -46,9 +46,9 @@ class InstanceRow(NamedTuple):
     agent_pid: int
 
 
-def row_of(instance: InstancePort, leader: str) -> InstanceRow:
-    """A row of an instance; `leader` is the name of the node that leads."""
-    role = "leader" if leader and instance.name == leader else str(instance.role)
+def row_of(instance: InstancePort, roles: Mapping[str, str]) -> InstanceRow:
+    """A row of an instance; `roles` by name are what the cluster says: roles change, whatever an instance began as."""
+    role = roles.get(instance.name, str(instance.role))
     return InstanceRow(
         instance.name,
         instance.name,
@@ -103,7 +103,7 @@ class PlaygroundView(Vertical):
         *,
         ports_of: Callable[[], list[tuple[str, str]]],
         tasks_on: Callable[[str], list[tuple[str, str]]],
-        leader_of: Callable[[], str],
+        roles_of: Callable[[], Mapping[str, str]],
         now: Callable[[], float],
     ) -> None:
         super().__init__(id="view-playground")
@@ -111,7 +111,7 @@ class PlaygroundView(Vertical):
         self._glyphs = glyphs
         self._ports_of = ports_of
         self._tasks_on = tasks_on
-        self._leader_of = leader_of
+        self._roles_of = roles_of
         self._now = now
         self.table: ResourceTable[InstanceRow] = ResourceTable(instances(glyphs).columns, glyphs=glyphs, id="instances")
         """The instances."""
@@ -150,8 +150,8 @@ class PlaygroundView(Vertical):
 
     def update_rows(self) -> None:
         """The instances as they are now."""
-        leader = self._leader_of()
-        self.table.replace_rows({one.name: row_of(one, leader) for one in self._session.instances})
+        roles = self._roles_of()
+        self.table.replace_rows({one.name: row_of(one, roles) for one in self._session.instances})
         self.refresh_instance()
 
     def tick(self) -> None:

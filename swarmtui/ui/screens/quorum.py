@@ -48,17 +48,17 @@ def quorum_text(group: ManagerGroup, asked: str, glyphs: GlyphSet, now: float) -
                 f"{safe(member.hostname):<{width}}  {safe(member.address)}",
             ]
             parts += [(f"  missing{since}", "$text-error"), "\n"]
-    plural = "" if group.needed == 1 else "s"
-    back = f"{group.needed} of the missing manager{plural} back" if group.needed else "the managers to find each other"
+    needed, missing = group.needed, len(group.missing)
+    back = "the missing manager" if missing == 1 else f"{needed} of the {missing} missing managers"
     parts += [
         ("\nwhat still works\n", "bold"),
         "Tasks keep running, and a failed one is restarted on its node. Everything can be looked at, as it was last known.\n",
         ("what does not\n", "bold"),
         "Scaling, updates, new services, moving tasks off a lost node: they fail at once and change nothing.\n",
         ("\nwhat to do\n", "bold"),
-        f"Bring {back}: switch them on, or mend their network. All goes on by itself then.\n"
-        if group.needed
-        else f"Wait for {back}: enough of them answer, an election is under way.\n",
+        f"Bring back {back}: switch on what is off, mend the network. All goes on by itself then.\n"
+        if missing
+        else "Wait: enough managers answer, an election is under way.\n",
         f"Only if they are lost for ever: force a new cluster from {safe(asked) or 'this manager'}. It keeps what this manager "
         "knows, and the others must join anew. What that means is shown first, and a name has to be typed.\n",
     ]
