@@ -57,7 +57,7 @@ def managers_view(group: GroupStatus, store: Store) -> ManagersView:
         leader=group.leader,
         quorum=heard > len(voters(group)) // 2 if group.leading else bool(group.leader),
         stale=not group.leading,
-        committed=group.committed,
+        committed=max(group.committed, group.applied),
         applied=group.applied,
         missing=[member.id for member in missing_managers(group)],
         members=[_member_view(group, member, store) for member in group.members],

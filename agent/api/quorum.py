@@ -38,12 +38,13 @@ def manager_name(member: MemberStatus, store: Store | None) -> str:
 def with_group_status(node: Node, group: GroupStatus | None, *, leaderless: bool) -> Node:
     """A node whose place among the managers is as this manager sees it, for when the store cannot know.
 
-    Who is not heard is unreachable once a quorum is missing; before that nobody can say.
+    Who is not heard is unreachable once a quorum is missing; before that the last word on it stands.
     """
     member = member_of(group, node.id)
     if group is None or member is None:
         return node
-    silent = "unreachable" if leaderless else "unknown"
+    known = "unknown" if node.manager_status is None else node.manager_status.reachability
+    silent = "unreachable" if leaderless else known
     status = ManagerStatus(
         leader=member.id == group.leader,
         reachability="reachable" if member.active or member.id == group.member_id else silent,

@@ -13,7 +13,7 @@ from agent.api.call import Call, done, reply
 from agent.api.lookup import LOCKED, manager_store, the_cluster
 from agent.api.views import swarm_view
 from agent.api_types.common import Version
-from agent.api_types.errors import ApiError, InvalidArgument, Unavailable, Unimplemented
+from agent.api_types.errors import ApiError, InvalidArgument, Unauthenticated, Unavailable, Unimplemented
 from agent.api_types.fields import ApiObject, omitempty
 from agent.api_types.node import Node
 from agent.api_types.swarm import DAY, Cluster, InitRequest, JoinRequest, SwarmSpec
@@ -21,7 +21,7 @@ from agent.api_types.times import SECOND
 from agent.api_types.validation import validate_swarm_spec
 from agent.manager.root_rotation import signing_ca, with_rotation
 from agent.pki.tokens import make_secret
-from agent.pki.unlock import make_unlock_key
+from agent.pki.unlock import InvalidUnlockKey, make_unlock_key
 from agent.raft.interface import GroupStatus
 from agent.store.store import Store
 from agent.store.transactions import ReadTx, WriteTx
@@ -240,5 +240,8 @@ async def unlock(call: Call) -> web.StreamResponse:
         raise NotLocked("swarm is not locked")
     if not request.unlock_key:
         raise Unavailable(LOCKED)
-    await call.backend.unlock(request.unlock_key)
+    try:
+        await call.backend.unlock(request.unlock_key)
+    except InvalidUnlockKey:
+        raise Unauthenticated("swarm could not be unlocked: invalid key provided") from None
     return done(subject="manager")

@@ -30,7 +30,7 @@ from agent.api_types.swarm import Cluster, InitRequest, JoinRequest
 from agent.api_types.times import SECOND, now_ns
 from agent.pki.root import RootCA
 from agent.pki.tokens import make_secret, parse_token
-from agent.pki.unlock import make_unlock_key
+from agent.pki.unlock import InvalidUnlockKey, make_unlock_key
 from agent.raft.interface import GroupStatus, MemberRole, MemberStatus
 from agent.rpc.messages import LogRecord, ManagerAddress
 from agent.store.store import Store
@@ -108,6 +108,8 @@ class ScriptedBackend:
         self.inits: list[InitRequest] = []
         self.joins: list[JoinRequest] = []
         self.unlocked_with = ""
+        self.right_key = ""
+        """The only key that unlocks; empty: any does."""
         self.restored: tuple[bytes, InitRequest] | None = None
         self.backup_chunks: list[bytes] = []
         self._group: GroupStatus | None = None
@@ -190,6 +192,8 @@ class ScriptedBackend:
         self.show_group(None)
 
     async def unlock(self, key: str) -> None:
+        if self.right_key not in ("", key):
+            raise InvalidUnlockKey("invalid key")
         self.unlocked_with = key
         self.local_state = LocalState.ACTIVE
 

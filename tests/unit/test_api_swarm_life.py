@@ -160,6 +160,9 @@ async def test_a_locked_manager(client: Client, backend: ScriptedBackend) -> Non
     assert "encrypted and locked" in told["message"]
     _, info = await client.call("GET", "/info")
     assert info["Swarm"]["LocalNodeState"] == "locked"
+    backend.right_key = "SWMKEY-1-x"
+    wrong = await client.call("POST", "/swarm/unlock", {"UnlockKey": "SWMKEY-1-y"})
+    assert wrong == (401, {"message": "swarm could not be unlocked: invalid key provided"})
     assert (await client.call("POST", "/swarm/unlock", {"UnlockKey": "SWMKEY-1-x"}))[0] == 200
     assert backend.unlocked_with == "SWMKEY-1-x"
 
