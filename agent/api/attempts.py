@@ -113,8 +113,8 @@ def changed_before(attempt: Attempt, tx: WriteTx, stored: O, version: int, same:
 def found_again(attempt: Attempt, tx: WriteTx, find: Callable[[ReadTx], O]) -> O | None:
     """What a removal is about; None when an earlier attempt at it was made. `find` raises NotFound.
 
-    A name that belongs to another object by now is Unavailable: that one is not to be removed, and of the first one nobody
-    can say who removed it.
+    In a repeat a name that may belong to another object by now is Unavailable: that one is not to be removed, and of the
+    first one nobody can say who removed it.
     """
     try:
         found = find(tx)
@@ -122,7 +122,7 @@ def found_again(attempt: Attempt, tx: WriteTx, find: Callable[[ReadTx], O]) -> O
         if not attempt.repeated:
             raise
         return None
-    if attempt.repeated and attempt.object_id not in ("", found.id):
+    if attempt.repeated and attempt.object_id != found.id:
         raise Unavailable(UNKNOWN_OUTCOME)
     attempt.object_id = found.id
     return found

@@ -40,7 +40,10 @@ def manager_store(backend: Backend) -> Store:
         raise Unavailable(LOCKED)
     if backend.is_manager and backend.store is not None:
         return backend.store
-    if backend.is_manager:
+    if backend.is_manager or (
+        backend.node_id and backend.node_id in {peer.node_id for peer in backend.remote_managers}
+    ):
+        # A manager already, for all that it does not know the cluster's state yet.
         raise Unavailable(PREPARING)
     raise Unavailable(NO_SWARM if backend.local_state in (LocalState.INACTIVE, LocalState.ERROR) else WORKER)
 

@@ -20,8 +20,8 @@ class ReadGate:
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self._patience = patience
-        self._asking: asyncio.Task[None] | None = None
-        self._queued: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[bool] | None = None
+        self._queued: asyncio.Task[bool] | None = None
 
     async def fresh(self, store: Store) -> bool:
         """Wait until the store shows every write acknowledged before this call.
@@ -30,12 +30,11 @@ class ReadGate:
         """
         try:
             async with asyncio.timeout(self._patience):
-                await asyncio.shield(self._question(store))
-        except (TimeoutError, NotLeader, OutcomeUnknown):
+                return await asyncio.shield(self._question(store))
+        except TimeoutError:
             return False
-        return True
 
-    def _question(self, store: Store) -> asyncio.Task[None]:
+    def _question(self, store: Store) -> asyncio.Task[bool]:
         """The question that this reader can share: one that is not asked yet."""
         if self._queued is not None:
             return self._queued
@@ -46,15 +45,18 @@ class ReadGate:
             self._queued = task
         return task
 
-    async def _ask(self, store: Store, before: asyncio.Task[None] | None) -> None:
+    async def _ask(self, store: Store, before: asyncio.Task[bool] | None) -> bool:
         if before is not None:
             await asyncio.wait((before,))
             self._asking, self._queued = self._queued, None
         try:
             await store.barrier()
+        except (NotLeader, OutcomeUnknown):
+            return False
         finally:
             if self._asking is asyncio.current_task():
                 self._asking = None
+        return True
 
     async def close(self) -> None:
         """Let go of questions that were never answered."""

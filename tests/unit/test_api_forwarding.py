@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import logging
@@ -26,6 +27,7 @@ from agent.api.call import MAX_BODY
 from agent.api_types.errors import Unavailable
 from agent.api_types.secret import Secret
 from agent.api_types.service import Service
+from agent.raft.interface import NotLeader
 from agent.rpc.errors import Unreachable
 from agent.rpc.messages import LogRecord
 from agent.store.store import Store
@@ -586,11 +588,33 @@ async def test_a_leader_that_refuses_for_now_does_not_hide_an_unknown_outcome(gr
 # -- nodes that are no managers
 
 
+async def test_reads_that_nobody_waits_for_any_more_end_quietly(
+    group: Managers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The question behind a read goes on when its reader has its stale answer; that it fails then is no news."""
+    asked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def barrier() -> int:
+        return await asyncio.shield(asked)
+
+    store_of(group, "h2").barrier = barrier  # type: ignore[method-assign]
+    async with group.clients["h2"].session.get("http://d/services") as answer:
+        assert "Warning" in answer.headers
+    asked.set_exception(NotLeader())
+    async with group.clients["h2"].session.get("http://d/services") as answer:
+        assert "Warning" in answer.headers
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
 @pytest.mark.parametrize("target", ["/services/create", "/swarm/update?version=1", "/nodes/x/update?version=1"])
 async def test_a_worker_refuses_with_the_usual_text(group: Managers, target: str) -> None:
     backend = group.backends["h2"]
     backend.show_group(None)
     backend.store, backend.is_manager, backend.local_state = None, False, LocalState.ACTIVE
+    status, answer = await group.clients["h2"].call("POST", target, {})
+    assert (status, "Manager is being prepared" in answer["message"]) == (503, True)
+    backend.remote_managers = backend.remote_managers[:1]
     status, answer = await group.clients["h2"].call("POST", target, {})
     assert (status, "Worker nodes can't be used" in answer["message"]) == (503, True)
     assert backend.callers == []
