@@ -40,9 +40,9 @@ _ACCEPT_PAUSE = 1.0
 class Limits:
     """What strangers may use up. Times in seconds."""
 
-    strangers: int = 256
+    strangers: int = 512
     """Connections that have not shown a good certificate (yet); more wait in the kernel's queue."""
-    patience: float = 2.0
+    patience: float = 4.0
     """While that many are there, one that took longer than this by itself makes room for the next."""
     handshake: float = 10.0
     """From the TCP connection to the hello."""

@@ -225,12 +225,16 @@ class Link:
     def _asked(self, stream: Stream, now: float) -> None:
         """An answer is expected; or, when much is on the way, that the other side goes on taking it."""
         self._ask_next = now + self._patience.answer / 8
-        self._question = self._loop.call_later(self._patience.answer, self._no_answer, stream, stream.taken)
+        self._question = self._loop.call_later(self._patience.answer, self._overdue, stream, stream.taken)
 
     def _answered(self) -> None:
         if self._question is not None:
             self._question.cancel()
             self._question = None
+
+    def _overdue(self, stream: Stream, taken: int) -> None:
+        """The answer may be here, unread: when it was this process that stood still, a moment shows it."""
+        self._question = self._loop.call_later(self._patience.answer / 16, self._no_answer, stream, taken)
 
     def _no_answer(self, stream: Stream, taken: int) -> None:
         if stream.taken > taken:

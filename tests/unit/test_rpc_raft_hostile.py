@@ -186,6 +186,29 @@ async def test_a_member_whose_driver_stands_still(cluster: TestCluster) -> None:
             assert (await two.receiver.messages.get())[1] == b"tick"
 
 
+async def test_a_driver_that_stood_still_itself_blames_nobody(cluster: TestCluster) -> None:
+    """The answer came while nobody here could read it."""
+    async with manager(cluster, "m1") as one, manager(cluster, "m2") as two:
+        await one.link_up(two)
+        await until(lambda: one.transport._links["m2"]._question is None)
+        while not one.receiver.lost.empty():
+            one.receiver.lost.get_nowait()
+
+        def freeze() -> None:
+            link = one.transport._links["m2"]
+            link._ask_next = 0.0
+            one.transport.send("m2", two.address, [b"asked"])
+            assert link._question is not None
+            # The message leaves, then nothing more happens here for three times as long as an answer may take.
+            asyncio.get_running_loop().call_later(0.01, threading.Event().wait, 3 * QUICK.answer)
+
+        await one.driver.call(freeze)
+        await two.receiver.expect(b"asked")
+        await until(lambda: one.transport._links["m2"]._question is None)
+        assert one.receiver.lost.empty()
+        assert one.transport._links["m2"]._stream is not None
+
+
 _FROZEN = """
 import asyncio, sys
 from pathlib import Path
