@@ -71,6 +71,7 @@ class ClusterModel:
         self._held = 0
         self._group: ManagerGroup | None = None
         self._quorum = True
+        self._there: set[str] = set()
         self._feed = Feed(self, source, clock=clock, monotonic=monotonic, random=random) if source else None
         # The summary's own subscriptions: they keep its rows up to date in the same slices as everybody's.
         self._node_rows = self.subscribe(all_nodes(), self._count_again)
@@ -317,6 +318,10 @@ class ClusterModel:
         nodes, services = self._node_rows.rows.values(), self._service_rows.rows.values()
         group = self._group or group_of_nodes(self._tables.nodes.values(), quorum=self._quorum)
         members = group.members if group is not None else ()
+        # A new leader has yet to hear of every node: until it has, or gives one up, those that were there are.
+        self._there = {
+            row.id for row in nodes if row.status == "ready" or (row.status == "unknown" and row.id in self._there)
+        }
         return replace(
             self._summary,
             leader=group.leader if group is not None else "",
@@ -324,7 +329,7 @@ class ClusterModel:
             managers=len(members),
             managers_reachable=sum(1 for member in members if member.reachable),
             nodes=len(nodes),
-            nodes_ready=sum(1 for row in nodes if row.status == "ready"),
+            nodes_ready=len(self._there),
             services=len(services),
             services_healthy=sum(1 for row in services if row.healthy),
             tasks_running=sum(row.running for row in services),

@@ -61,7 +61,7 @@ class ClusterSummary:
     managers_reachable: int = 0
     managers: int = 0
     nodes_ready: int = 0
-    """Heard of, whatever a person allows on them."""
+    """Heard of, whatever a person allows on them; those too that a new leader has yet to hear."""
     nodes: int = 0
     services_healthy: int = 0
     services: int = 0
