@@ -32,7 +32,7 @@ class WriterEvents(Protocol):
         """The disk takes no more; the write is tried again until it succeeds ("": it did)."""
         ...
 
-    def failed(self, error: OSError) -> None:
+    def failed(self, error: Exception) -> None:
         """Nobody knows what is on the disk; nothing is written any more."""
         ...
 
@@ -109,6 +109,14 @@ class LogWriter:
                 self._busy_since = None
         except OSError as error:
             self._events.failed(error)
+        except Exception as error:
+            # A fault of the program's own: without this thread nothing is ever written, so that is said as well.
+            self._events.failed(error)
+            raise
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         with self._ending:
             self._ended = True
         if self._at_end is not None:
@@ -129,7 +137,8 @@ class LogWriter:
         if ready:
             if not self._until_room(lambda: self._storage.write_all(ready)):
                 return False
-            self._events.durable(ready[-1].number)
+            # A note has no number of its own.
+            self._events.durable(max(job.number for job in ready))
         for job in jobs:
             if isinstance(job, int):
                 self._compact(job)

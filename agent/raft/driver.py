@@ -20,11 +20,9 @@ from agent.raft.core.leader import Leader
 from agent.raft.core.messages import (
     NOBODY,
     AnyMessage,
-    Heartbeat,
     InstallSnapshot,
     Position,
     SnapshotMeta,
-    VoteRequest,
 )
 from agent.raft.core.node import RaftCore
 from agent.raft.core.ready import Ready, RoleName, Status
@@ -36,9 +34,11 @@ from agent.raft.interface import NotLeader, Transport
 from agent.raft.knocking import Knocking
 from agent.raft.picture import Picture
 from agent.raft.proposals import Outcome, Proposal, ProposalBook
+from agent.raft.read_rounds import NO_ANSWER, ReadRound
+from agent.raft.speaking import Speaking
 from agent.raft.storage import MemberStorage, SnapshotStream
 from agent.raft.streams import IncomingSnapshots, OutgoingSnapshots
-from agent.raft.wire import Expelled, Knock, Whereabouts, WireMessage, decode, decode_chunk, encode
+from agent.raft.wire import Expelled, Knock, Whereabouts, decode, decode_chunk
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,6 @@ class Driver:
     ) -> None:
         self.core = core
         self._transport = transport
-        self._address = address
         self._tick = tick
         self._keep_entries = keep_entries
         self._deliver = deliver
@@ -103,14 +102,13 @@ class Driver:
         self._book = ProposalBook()
         self._epoch = 0
         self._rounds: list[Ready] = []
-        self._outbox: dict[str, list[WireMessage]] = {}
         self._delivery = Delivery()
         self._restores: dict[int, SnapshotStream] = {}
         self._picture = Picture(core, self._election * 2)
         self._knocking = Knocking(core, address, life)
+        self._speaking = Speaking(core, address, transport, self._knocking, self._outgoing.begin)
         self._status = core.status
-        self._read: int | None = None
-        self._read_asked = self._read_begun = 0.0
+        self._reads = ReadRound(core, self._election)
         self._full = ""
         self._broken = ""
         self._stopping = False
@@ -170,9 +168,10 @@ class Driver:
     @_fatal
     def ask_read(self, number: int) -> None:
         """A round of reads: its index comes in a `Delivery`."""
-        self._read = number
-        self._read_begun = self._loop.time()
-        self._try_read()
+        if self._broken:
+            self._delivery.read = (number, NO_ANSWER)
+        else:
+            self._reads.ask(number, self._loop.time())
         self._schedule()
 
     async def transfer(self, to: str | None) -> str:
@@ -217,7 +216,7 @@ class Driver:
                 if message.sender != member:
                     logger.warning("%s sent a message in the name of %s; it was dropped", member, message.sender)
                 elif isinstance(message, Whereabouts | Knock | Expelled):
-                    self._neighbour(message)
+                    self._delivery.expelled = self._speaking.hear(message) or self._delivery.expelled
                 else:
                     self.core.step(message)
         except msgspec.DecodeError as error:
@@ -263,9 +262,12 @@ class Driver:
         """See `WriterEvents`."""
         self._tell(self._disk_full, reason)
 
-    def failed(self, error: OSError) -> None:
+    def failed(self, error: Exception) -> None:
         """See `WriterEvents`."""
-        reason = f"this manager's disk failed ({error}); restart the agent once the disk works"
+        if isinstance(error, OSError):
+            reason = f"this manager's disk failed ({error}); restart the agent once the disk works"
+        else:
+            reason = f"the managers' group stopped on a fault while writing ({type(error).__name__}: {error})"
         self._tell(self._break, reason)
 
     def _tell(self, function: Callable[..., None], *args: object) -> None:
@@ -297,7 +299,7 @@ class Driver:
         if ready.status != self._status:
             self._new_status(ready.status)
         for message in ready.messages:
-            self._post(message)
+            self._speaking.post(message)
         delivery = self._delivery
         if ready.snapshot is not None:
             delivery.steps.append(self._restores.pop(ready.snapshot.index))
@@ -309,9 +311,7 @@ class Driver:
                 if not len(self._book):
                     self._quiet.set()
         for read in ready.reads:
-            if read.context == self._read:
-                self._read = None
-                delivery.read = (read.context, read.index)
+            delivery.read = self._reads.answered(read) or delivery.read
         if not ready.must_sync and ready.hard_state is not None:
             self._writer.note(ready.hard_state)
         if ready.must_sync:
@@ -323,7 +323,7 @@ class Driver:
 
     def _finish(self, ready: Ready) -> None:
         for message in ready.messages_when_durable:
-            self._post(message)
+            self._speaking.post(message)
         self.core.advance(ready)
 
     @_fatal
@@ -352,58 +352,22 @@ class Driver:
             self._give_up(self.core.term, f"the disk has taken nothing for {stuck:.0f} s")
         self._writer.keep_note(NOTE_AGE)
         now = self._loop.time()
-        if self._read is not None:
-            self._read_again(now)
-        for knock in self._knocking.due(now, self._status):
-            self._post(knock)
+        self._delivery.read = self._reads.on_tick(now) or self._delivery.read
+        self._speaking.knock(now, self._status)
         status = self._picture.figures(now)
         if status is not None:
             self._delivery.status = status
         self._pump()
 
-    # -- sending
-
-    def _post(self, message: WireMessage) -> None:
-        self._outbox.setdefault(message.recipient, []).append(message)
+    # -- what goes out
 
     def _flush(self) -> None:
-        """Send what the outbox holds, and tell the main loop."""
-        if self._outbox and not self._broken:
-            outbox, self._outbox = self._outbox, {}
-            for member, messages in outbox.items():
-                self._send(member, messages)
+        """Send what has come together, and tell the main loop."""
+        if not self._broken:
+            self._speaking.flush()
         if not self._delivery.empty:
             delivery, self._delivery = self._delivery, Delivery()
             self._deliver(delivery)
-
-    def _send(self, member: str, messages: list[WireMessage]) -> None:
-        address = self._knocking.address_of(member)
-        if not address:
-            return
-        encoded = []
-        for message in messages:
-            if isinstance(message, InstallSnapshot):
-                self._outgoing.begin(message, address)
-                continue
-            if isinstance(message, VoteRequest | Heartbeat) and self._knocking.should_introduce(message):
-                encoded.append(encode(Whereabouts(self.core.id, member, message.term, self._address)))
-            encoded.append(encode(message))
-        if encoded:
-            self._transport.send(member, address, encoded)
-
-    def _neighbour(self, message: Whereabouts | Knock | Expelled) -> None:
-        if message.recipient != self.core.id:
-            return
-        match message:
-            case Whereabouts():
-                self._knocking.note_address(message.sender, message.address)
-            case Knock():
-                answer = self._knocking.answer(message)
-                if answer is not None:
-                    self._post(answer)
-            case Expelled():
-                if self._knocking.believes(message):
-                    self._delivery.expelled = f"{message.sender}, which leads, says that this manager was removed"
 
     def _step(self, message: AnyMessage) -> None:
         try:
@@ -439,8 +403,8 @@ class Driver:
                 self._election * DOUBT_ELECTIONS,
                 lambda: self._give_up(lost, "the leader was lost while the change was under way"),
             )
-        if (before.term, before.leader) != (status.term, status.leader) and self._read is not None:
-            self._read_asked = 0.0
+        if (before.term, before.leader) != (status.term, status.leader):
+            self._reads.lost()
         if before.role is RoleName.LEADER and self._knocking.left_out:
             self._delivery.expelled = "this manager led its own removal"
         self._delivery.status = self._picture.changed(now)
@@ -450,29 +414,6 @@ class Driver:
         if not len(self._book):
             self._quiet.set()
         self._flush()
-
-    def _try_read(self) -> None:
-        assert self._read is not None
-        if self._broken:
-            self._read_failed()
-            return
-        try:
-            self.core.read_index(self._read)
-        except NotLeader:
-            return
-        self._read_asked = self._loop.time()
-
-    def _read_again(self, now: float) -> None:
-        """A question, or its answer, may be lost with a message or a leader."""
-        if now - self._read_begun > self._election * DOUBT_ELECTIONS:
-            self._read_failed()
-        elif now - self._read_asked > self._election / 2:
-            self._try_read()
-
-    def _read_failed(self) -> None:
-        if self._read is not None:
-            self._delivery.read = (self._read, -1)
-            self._read = None
 
     # -- proposals
 
@@ -539,7 +480,7 @@ class Driver:
     def _break_off(self, reason: str) -> None:
         self._broken = self._broken or reason
         self._delivery.outcomes += self._book.give_up(self.core.term, reason)
-        self._read_failed()
+        self._delivery.read = self._reads.give_up() or self._delivery.read
         self._take_proposals(self.proposals.drain())
 
 

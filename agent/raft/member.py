@@ -29,6 +29,7 @@ from agent.raft.interface import GroupStatus, MemberRole, NotLeader, OutcomeUnkn
 from agent.raft.loop_thread import LoopThread
 from agent.raft.own_snapshots import OwnSnapshots
 from agent.raft.proposals import Proposal
+from agent.raft.read_rounds import ReadRounds
 from agent.raft.storage import MemberStorage
 from agent.raft.streams import each_in_thread
 
@@ -93,9 +94,7 @@ class RaftMember:
         self.broken: asyncio.Future[str] = loop.create_future()
         """Done when this member had to stop; its result says why and what to do."""
         self._running = False
-        self._read_waiters: list[asyncio.Future[int]] = []
-        self._reading: list[asyncio.Future[int]] = []
-        self._read_number = 0
+        self._reads = ReadRounds(lambda number: self._thread.call(self._driver.ask_read, number))
 
     # -- life
 
@@ -177,7 +176,7 @@ class RaftMember:
             self._machine,
             self._recovery,
             status=_at_rest(core),
-            on_read=self._read_answered,
+            on_read=lambda number, index: self._reads.answered(number, index, self._why_not),
             on_entries=self._entries_applied,
             on_expelled=self._on_expelled,
             on_broken=self._on_broken,
@@ -213,7 +212,7 @@ class RaftMember:
         await self._thread.stop()
         self._applier.take(self._deliveries.drain())
         await self._applier.finish()
-        self._read_failed(NotLeader("this manager is stopping"))
+        self._reads.fail("this manager is stopping")
         self._recovery.shutdown(wait=False)
         self._driver.at_end(self._let_go)
 
@@ -235,11 +234,7 @@ class RaftMember:
     async def read_index(self) -> int:
         """See `Consensus`. Without a leader `NotLeader`, after the time that electing one takes."""
         self._check_running()
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._read_waiters.append(future)
-        if not self._reading:
-            self._begin_read()
-        index = await future
+        index = await self._reads.index()
         await self._applier.reach(index)
         return index
 
@@ -348,33 +343,6 @@ class RaftMember:
             return f"this manager does not lead; {leader} does"
         return "this manager does not lead, and no leader is known"
 
-    # -- reads: one round at a time, for all that came before it began
-
-    def _begin_read(self) -> None:
-        self._reading, self._read_waiters = self._read_waiters, []
-        self._read_number += 1
-        self._thread.call(self._driver.ask_read, self._read_number)
-
-    def _read_answered(self, number: int, index: int) -> None:
-        if number != self._read_number:
-            return
-        for future in self._reading:
-            if future.done():
-                continue
-            if index < 0:
-                future.set_exception(NotLeader("no leader answered in time"))
-            else:
-                future.set_result(index)
-        self._reading = []
-        if self._read_waiters:
-            self._begin_read()
-
-    def _read_failed(self, error: NotLeader) -> None:
-        for future in self._reading + self._read_waiters:
-            if not future.done():
-                future.set_exception(error)
-        self._reading, self._read_waiters = [], []
-
     # -- what comes from the driver
 
     def _take(self, deliveries: list[Delivery]) -> None:
@@ -392,7 +360,7 @@ class RaftMember:
         if not self.broken.done():
             self.broken.set_result(reason)
             self._thread.call(self._driver.on_fault, reason)
-            self._read_failed(NotLeader(reason))
+            self._reads.fail(reason)
 
     async def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return await self._thread.run(work)

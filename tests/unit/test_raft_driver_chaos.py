@@ -33,7 +33,8 @@ class Disks:
         fdatasync = os.fdatasync
 
         def hang_or_sync(fd: int) -> None:
-            if self.hanging is not None and os.readlink(f"/proc/self/fd/{fd}").startswith(self.hanging):
+            hanging = self.hanging
+            if hanging is not None and os.readlink(f"/proc/self/fd/{fd}").startswith(hanging):
                 self.go_on.wait()
             fdatasync(fd)
 

@@ -23,6 +23,7 @@ from agent.raft.core.settings import Settings
 from agent.raft.frames import DamagedFile
 from agent.raft.interface import NotLeader, OutcomeUnknown
 from agent.raft.member import RaftMember
+from agent.raft.storage import MemberStorage
 
 
 class FaultyDisk:
@@ -308,6 +309,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from raft_driver_network import Plain, Remembering, Unconnected
 from agent.raft.member import RaftMember
+from agent.raft.storage import MemberStorage
 async def main():
     async with RaftMember(Path(sys.argv[1]), Remembering(), Plain(), "a", Unconnected(), address="a:1", founding=True,
                           snapshot_interval=200) as member:
@@ -372,6 +374,19 @@ async def test_a_log_with_a_gap_refuses_to_start_and_frees_the_folder(tmp_path: 
         for _ in range(2):
             with pytest.raises(BrokenInvariant, match="in no snapshot and no log"):
                 await group.start("a")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_fault_in_the_writers_thread_ends_the_member(tmp_path: Path) -> None:
+    async with Group(tmp_path) as group:
+        member = await group.start("a", founding=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(MemberStorage, "write_all", lambda storage, rounds: 1 / 0)
+            with pytest.raises(OutcomeUnknown, match="ZeroDivisionError"):
+                await member.propose(b"x")
+        assert "fault" in await member.broken
+        await group.stop("a")
+        assert (await group.start("a")).leading
 
 
 async def test_leaving_while_a_snapshot_hangs_does_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
