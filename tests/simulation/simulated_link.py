@@ -28,14 +28,14 @@ class End:
     async def send(self, message: Message) -> None:
         if self.failed:
             raise self._failure()
-        self._link.carry(self.other, message)
+        self._link.carry(lambda: self.other.deliver(message))
         await asyncio.sleep(0)
 
     def send_now(self, message: Message) -> bool:
         """There is always room."""
         if self.failed:
             raise self._failure()
-        self._link.carry(self.other, message)
+        self._link.carry(lambda: self.other.deliver(message))
         return True
 
     async def receive(self) -> Message:
@@ -52,11 +52,11 @@ class End:
         return ConnectionLost(self._link.broken) if self._link.broken else StreamFailed(self._over)
 
     async def end(self) -> None:
-        self.other.finish()
+        self._link.carry(self.other.finish)
 
     async def fail(self, text: str) -> None:
         self.stop(text)
-        self.other.stop(text)
+        self._link.carry(lambda: self.other.stop(text))
 
     @property
     def failed(self) -> bool:
@@ -91,7 +91,7 @@ class Link:
         self.answering: list[asyncio.Task[None]] = []
         self._held = False
         self._given_up = ""
-        self._waiting: list[tuple[End, Message]] = []
+        self._waiting: list[Callable[[], None]] = []
         self._ends: list[End] = []
 
     def stream(self) -> tuple[End, End]:
@@ -109,11 +109,12 @@ class Link:
         self.answering.append(asyncio.ensure_future(self.answer(node_end, opening)))
         return manager_end
 
-    def carry(self, end: End, message: Message) -> None:
+    def carry(self, arrival: Callable[[], None]) -> None:
+        """Let something arrive at the other end: now, or when the network carries again."""
         if self._held:
-            self._waiting.append((end, message))
+            self._waiting.append(arrival)
         else:
-            end.deliver(message)
+            arrival()
 
     def hold(self) -> None:
         self._held = True
@@ -121,8 +122,8 @@ class Link:
     def release(self) -> None:
         self._held = False
         waiting, self._waiting = self._waiting, []
-        for end, message in waiting:
-            end.deliver(message)
+        for arrival in waiting:
+            arrival()
         if self._given_up:
             self.break_off(self._given_up)
 

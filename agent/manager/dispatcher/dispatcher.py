@@ -35,6 +35,7 @@ from agent.manager.dispatcher.node_updates import (
     heartbeat_period_of,
 )
 from agent.manager.dispatcher.session import Session, converse
+from agent.manager.dispatcher.turns import Turns
 from agent.manager.group import ELSEWHERE, Group, elsewhere
 from agent.manager.status_reports import StatusWriter
 from agent.rpc.connection import Connection, Handler
@@ -60,6 +61,9 @@ log = logging.getLogger(__name__)
 
 LEASE = 60 * SECOND
 """How long a new leader waits for a node that told the old one that it would be back."""
+
+TABLE_GAP = 0.05
+"""Seconds between two tables of published ports: nodes that come in a crowd would else lead to one each."""
 
 MOST_DESCRIPTION = 256 * 1024
 """Bytes that a node may say of itself."""
@@ -88,8 +92,9 @@ class Dispatcher(ControlLoop):
         self._statuses = StatusWriter(store, clock)
         self._nodes = NodeWriter(store)
         self._updates = NodeUpdates(store, group)
+        self._turns = Turns()
         self._table: IngressTable | None = None
-        self._table_is_old = False
+        self._table_is_old = asyncio.Event()
         self._cluster_changed = False
         self._leads = False
         self.connections = Connections()
@@ -162,6 +167,7 @@ class Dispatcher(ControlLoop):
                 group.create_task(self._nodes.run())
                 self._expect_nodes()
                 group.create_task(self._judge())
+                group.create_task(self._keep_table())
                 if self._group is not None:
                     group.create_task(self._follow_group(self._group))
                 group.create_task(super().run())
@@ -199,7 +205,7 @@ class Dispatcher(ControlLoop):
                 self._nodes.report(node.id, NodeReport(NodeState.UNKNOWN, LEADER_CHANGED))
 
     async def load(self) -> None:
-        self._table_is_old = True
+        self._table_is_old.set()
         known = {node.id for node in self.store.view(lambda tx: tx.all(Node))}
         for node_id, session in self._sessions.items():
             if node_id not in known:
@@ -213,11 +219,12 @@ class Dispatcher(ControlLoop):
             if isinstance(event.object, Task):
                 if event.object.node_id in self._sessions:
                     changed.setdefault(event.object.node_id, []).append(event.object.id)
-                self._table_is_old = self._table_is_old or _changes_table(event)
+                if _changes_table(event):
+                    self._table_is_old.set()
             elif isinstance(event.object, Service):
                 before = event.old.endpoint if isinstance(event.old, Service) else None
                 if event.kind is not EventKind.UPDATE or before != event.object.endpoint:
-                    self._table_is_old = True
+                    self._table_is_old.set()
             elif isinstance(event.object, Node):
                 self._observe_node(event.object, event.kind)
             elif isinstance(event.object, Cluster):
@@ -238,7 +245,7 @@ class Dispatcher(ControlLoop):
     def _remove(self, node_id: str) -> None:
         self._liveness.forget(node_id)
         self._addresses.pop(node_id, None)
-        self._table_is_old = True
+        self._table_is_old.set()
         session = self._sessions.get(node_id)
         if session is not None:
             session.end(SessionEnd("the node was removed from the cluster", removed=True))
@@ -254,10 +261,15 @@ class Dispatcher(ControlLoop):
         if self._cluster_changed:
             self._cluster_changed = False
             self._tell_nodes()
-        if self._table_is_old:
-            self._table_is_old = False
-            self._make_table()
         return None
+
+    async def _keep_table(self) -> None:
+        """The first change makes another table at once; what follows within a moment goes into the next one."""
+        while True:
+            await self._table_is_old.wait()
+            self._table_is_old.clear()
+            self._make_table()
+            await asyncio.sleep(TABLE_GAP)
 
     def _make_table(self) -> None:
         """Make the table anew; nobody is told of one that a new leader cannot complete yet."""
@@ -300,14 +312,10 @@ class Dispatcher(ControlLoop):
                 session = self._sessions.get(node_id)
                 if session is not None:
                     session.end(SessionEnd("no heartbeat came in three periods; open a new session"))
-                self._refresh_table()
+                self._table_is_old.set()
             if awaited and not list(self._liveness.awaited()):
-                self._refresh_table()
+                self._table_is_old.set()
             last = now
-
-    def _refresh_table(self) -> None:
-        if self._leads:
-            self._make_table()
 
     # -- sessions
 
@@ -333,6 +341,7 @@ class Dispatcher(ControlLoop):
             role=connection.peer.role,
             update=lambda: self._updates.of(node_id),
             ingress=lambda: self._table,
+            turn=self._turns,
         )
         self._enter(session, opening, connection.peer)
         ready = SessionReady(
@@ -373,7 +382,7 @@ class Dispatcher(ControlLoop):
         self._addresses[session.node_id] = session.address
         self._liveness.connected(session.node_id)
         self._report_ready(session, opening.description, peer)
-        self._refresh_table()
+        self._table_is_old.set()
         if session.role is NodeRole.MANAGER:
             self.on_manager_session()
         log.info("node %s has session %s from %s", session.node_id, session.session_id, peer.address)
@@ -388,7 +397,7 @@ class Dispatcher(ControlLoop):
         session.orderly = True
         self._liveness.leaving(session.node_id, lease)
         self._nodes.report(session.node_id, NodeReport(NodeState.DISCONNECTED, LEAVING))
-        self._refresh_table()
+        self._table_is_old.set()
 
     def _leave(self, session: Session) -> None:
         if self._sessions.get(session.node_id) is not session:
@@ -397,7 +406,7 @@ class Dispatcher(ControlLoop):
         self._liveness.disconnected(session.node_id)
         if self._liveness.suspected(session.node_id) and self._leads and not session.orderly:
             log.warning("node %s is suspected: its session broke", session.node_id)
-        self._refresh_table()
+        self._table_is_old.set()
 
 
 def _check_size(description: NodeDescription) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
 from agent.api_types.node import NodeRole
 from agent.manager.dispatcher.assignments import NodeAssignments
@@ -34,6 +34,7 @@ class Session:
         role: NodeRole | None,
         update: Callable[[], NodeUpdate | None],
         ingress: Callable[[], IngressTable | None],
+        turn: Callable[[], Awaitable[None]],
     ) -> None:
         self.session_id = session_id
         self.node_id = node_id
@@ -49,6 +50,7 @@ class Session:
         self._sent_update: NodeUpdate | None = None
         self._is_updated = False
         self._ingress = ingress
+        self._turn = turn
         self._sent_table: IngressTable | None = None
         self._assignments = NodeAssignments(node_id)
         self._changed: dict[str, None] = {}
@@ -98,6 +100,7 @@ class Session:
 
     async def send_all(self, ready: SessionReady) -> None:
         """Send everything until the session is ended from this side. StreamFailed when it breaks."""
+        await self._turn()
         await self._stream.send(ready)
         self._is_open = True
         while self._end is None:
@@ -111,6 +114,7 @@ class Session:
             await self._wake.wait()
             # What belongs together (the tasks of one scheduling pass) mostly comes together.
             await asyncio.sleep(GATHER)
+            await self._turn()
         await self._stream.send(self._end)
 
     async def _send_update(self) -> None:
