@@ -1,38 +1,26 @@
-"""A manager that does not lead: what it answers itself, what the leader answers, and what becomes of a lost leader."""
+"""A manager that does not lead: what it answers itself, what the leader answers, whose words count."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import io
 import json
 import logging
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
+from api_broken_links import silence
 from api_managers import Link, ManagerBackend, Managers, dial, managers
 from api_scripted import ScriptedLogs, service_body
 
-from agent.api import forwarding
 from agent.api.backend import LocalState
 from agent.api.call import MAX_BODY
-from agent.api_types.errors import Unavailable
-from agent.api_types.secret import Secret
-from agent.api_types.service import Service
-from agent.raft.interface import NotLeader
-from agent.rpc.errors import Unreachable
 from agent.rpc.messages import LogRecord
-from agent.store.store import Store
-
-Way = Callable[[ManagerBackend, str], Awaitable[Link]]
 
 
 @pytest.fixture
@@ -40,87 +28,6 @@ async def group(tmp_path: Path) -> AsyncIterator[Managers]:
     """`h1` leads, `h2` and `h3` follow."""
     async with managers(tmp_path, 3) as group:
         yield group
-
-
-def store_of(group: Managers, name: str) -> Store:
-    store = group.backends[name].store
-    assert store is not None
-    return store
-
-
-def names(group: Managers, at: str) -> list[str]:
-    """The services that a manager's store shows."""
-    return sorted(service.spec.name for service in store_of(group, at).view(lambda tx: tx.all(Service)))
-
-
-# -- ways to the leader that go wrong
-
-
-def refused(times: int) -> Way:
-    """Nobody answers the first few times."""
-    left = [times]
-
-    async def way(backend: ManagerBackend, caller: str) -> Link:
-        if left[0]:
-            left[0] -= 1
-            raise Unreachable("connection refused")
-        return await dial(backend, caller)
-
-    return way
-
-
-def broken(times: int, *, deliver: bool, keep: int = 0) -> Way:
-    """The first few exchanges break: after the leader did what was asked (`deliver`) or before it heard of it.
-
-    Only `keep` bytes of the answer come through.
-    """
-    left = [times]
-
-    async def way(backend: ManagerBackend, caller: str) -> Link:
-        if not left[0]:
-            return await dial(backend, caller)
-        left[0] -= 1
-
-        near, far = socket.socketpair()
-        backend.managers.tasks.append(asyncio.create_task(_middle(backend, far, caller, deliver, keep)))
-        return await asyncio.open_connection(sock=near)
-
-    return way
-
-
-async def _middle(backend: ManagerBackend, end: socket.socket, caller: str, deliver: bool, keep: int) -> None:
-    reader, writer = await asyncio.open_connection(sock=end)
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
-    request = head + await reader.readexactly(int(length.split(b":")[1]))
-    if deliver:
-        leader_reader, leader_writer = await dial(backend, caller)
-        leader_writer.write(request)
-        answer = await leader_reader.read()
-        leader_writer.close()
-        await leader_writer.wait_closed()
-        writer.write(answer[:keep])
-    writer.close()
-    with suppress(ConnectionError):
-        await writer.wait_closed()
-
-
-async def silence(backend: ManagerBackend, caller: str) -> Link:
-    """A leader that is frozen: it takes everything and says nothing."""
-    near, far = socket.socketpair()
-    far.setblocking(False)
-    backend.managers.frozen.append(far)
-    return await asyncio.open_connection(sock=near)
-
-
-async def received(group: Managers) -> None:
-    """A frozen leader has a request before it."""
-    while not group.frozen:
-        await asyncio.sleep(0)
-    await asyncio.get_running_loop().sock_recv(group.frozen[0], 1)
-
-
-# -- as it should be
 
 
 async def test_a_write_through_a_follower_is_seen_by_a_read_through_it(group: Managers) -> None:
@@ -228,214 +135,6 @@ async def test_a_body_that_comes_in_chunks(group: Managers) -> None:
         assert answer.status == 201
 
 
-# -- a leader that is lost
-
-
-async def test_a_leader_that_cannot_be_reached_is_tried_again(group: Managers) -> None:
-    group.backends["h2"].way = refused(3)
-    assert (await group.clients["h2"].call("POST", "/services/create", service_body()))[0] == 201
-    assert names(group, "h3") == ["web"]
-
-
-async def test_a_leader_that_stays_out_of_reach_is_named_as_the_reason(
-    group: Managers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(forwarding, "PATIENCE", 0.2)
-    group.backends["h2"].way = refused(1000)
-    status, answer = await group.clients["h2"].call("POST", "/services/create", service_body())
-    assert (status, answer["message"]) == (503, "the leader of the swarm cannot be reached: connection refused")
-
-
-@pytest.mark.parametrize("deliver", [False, True])
-@pytest.mark.parametrize("keep", [0, 40, 200])
-async def test_a_create_that_lost_its_answer_is_made_once(group: Managers, deliver: bool, keep: int) -> None:
-    group.backends["h2"].way = broken(2, deliver=deliver, keep=keep)
-    status, answer = await group.clients["h2"].call("POST", "/services/create", service_body())
-    assert status == 201
-    found = store_of(group, "h1").view(lambda tx: tx.all(Service))
-    assert [service.id for service in found] == [answer["ID"]]
-
-
-@pytest.mark.parametrize("kind", ["secrets", "configs"])
-async def test_a_secret_that_lost_its_answer_is_made_once(group: Managers, kind: str) -> None:
-    group.backends["h2"].way = broken(1, deliver=True)
-    status, answer = await group.clients["h2"].call("POST", f"/{kind}/create", {"Name": "one", "Data": "QQ=="})
-    assert status == 201
-    _, listed = await group.clients["h1"].call("GET", f"/{kind}")
-    assert [item["ID"] for item in listed] == [answer["ID"]]
-
-
-@pytest.mark.parametrize("deliver", [False, True])
-async def test_an_update_that_lost_its_answer_is_made_once(group: Managers, deliver: bool) -> None:
-    client = group.clients["h2"]
-    await client.call("POST", "/services/create", service_body())
-    _, service = await client.call("GET", "/services/web")
-    version = service["Version"]["Index"]
-    group.backends["h2"].way = broken(1, deliver=deliver)
-    body = service_body(Labels={"a": "b"})
-    status, _ = await client.call("POST", f"/services/web/update?version={version}", body)
-    assert status == 200
-    _, after = await client.call("GET", "/services/web")
-    assert after["Spec"]["Labels"] == {"a": "b"}
-    assert after["PreviousSpec"]["Labels"] == {}
-    assert (await client.call("POST", f"/services/web/update?version={version}", body))[0] == 500
-
-
-async def test_a_rollback_that_lost_its_answer_is_made_once(group: Managers) -> None:
-    client = group.clients["h2"]
-    await client.call("POST", "/services/create", service_body())
-    for label in ("1", "2"):
-        _, service = await client.call("GET", "/services/web")
-        target = f"/services/web/update?version={service['Version']['Index']}"
-        assert (await client.call("POST", target, service_body(Labels={"n": label})))[0] == 200
-    _, service = await client.call("GET", "/services/web")
-    group.backends["h2"].way = broken(1, deliver=True)
-    target = f"/services/web/update?version={service['Version']['Index']}&rollback=previous"
-    assert (await client.call("POST", target, service["Spec"]))[0] == 200
-    _, service = await client.call("GET", "/services/web")
-    assert service["Spec"]["Labels"] == {"n": "1"}
-
-
-async def test_nobody_claims_a_change_that_a_third_write_may_have_covered(group: Managers) -> None:
-    client = group.clients["h2"]
-    await client.call("POST", "/services/create", service_body())
-    _, service = await client.call("GET", "/services/web")
-    version = service["Version"]["Index"]
-    deliver = broken(1, deliver=True)
-
-    async def covered(backend: ManagerBackend, caller: str) -> Link:
-        if len(backend.callers) > 2:
-            _, seen = await group.clients["h1"].call("GET", "/services/web")
-            newer = f"/services/web/update?version={seen['Version']['Index']}"
-            assert (await group.clients["h1"].call("POST", newer, service_body(Labels={"by": "another"})))[0] == 200
-        return await deliver(backend, caller)
-
-    group.backends["h2"].way = covered
-    status, answer = await client.call(
-        "POST", f"/services/web/update?version={version}", service_body(Labels={"a": "b"})
-    )
-    assert (status, "may have been made or not" in answer["message"]) == (503, True)
-
-
-@pytest.mark.parametrize("deliver", [False, True])
-@pytest.mark.parametrize("what", ["services", "secrets", "configs"])
-async def test_a_removal_that_lost_its_answer_is_made_once(group: Managers, deliver: bool, what: str) -> None:
-    client = group.clients["h2"]
-    body = service_body("one") if what == "services" else {"Name": "one", "Data": "QQ=="}
-    await client.call("POST", f"/{what}/create", body)
-    group.backends["h2"].way = broken(1, deliver=deliver)
-    assert (await client.call("DELETE", f"/{what}/one"))[0] in (200, 204)
-    assert (await client.call("GET", f"/{what}"))[1] == []
-    assert (await client.call("DELETE", f"/{what}/one"))[0] == 404
-
-
-async def test_a_repeated_removal_never_takes_a_later_object_of_that_name(group: Managers) -> None:
-    client = group.clients["h2"]
-    await client.call("POST", "/services/create", service_body())
-    deliver = broken(1, deliver=True)
-
-    async def made_anew(backend: ManagerBackend, caller: str) -> Link:
-        if len(backend.callers) > 2:
-            assert (await group.clients["h1"].call("POST", "/services/create", service_body()))[0] == 201
-        return await deliver(backend, caller)
-
-    group.backends["h2"].way = made_anew
-    status, _ = await client.call("DELETE", "/services/web")
-    assert status == 503
-    assert names(group, "h1") == ["web"]
-
-
-async def test_settings_and_nodes_that_lost_their_answers(group: Managers) -> None:
-    client = group.clients["h2"]
-    _, swarm = await client.call("GET", "/swarm")
-    spec = swarm["Spec"] | {"Orchestration": {"TaskHistoryRetentionLimit": 7}}
-    group.backends["h2"].way = broken(1, deliver=True)
-    assert (await client.call("POST", f"/swarm/update?version={swarm['Version']['Index']}", spec))[0] == 200
-    _, node = await client.call("GET", f"/nodes/{group.ids['h3']}")
-    group.backends["h2"].way = broken(1, deliver=True)
-    target = f"/nodes/{node['ID']}/update?version={node['Version']['Index']}"
-    assert (await client.call("POST", target, node["Spec"] | {"Labels": {"a": "b"}}))[0] == 200
-    assert (await client.call("GET", f"/nodes/{node['ID']}"))[1]["Spec"]["Labels"] == {"a": "b"}
-
-
-async def test_a_rotated_token_is_never_taken_for_granted(group: Managers) -> None:
-    """Who lost the answer cannot know whether the new token is this request's: it is told so."""
-    client = group.clients["h2"]
-    _, swarm = await client.call("GET", "/swarm")
-    group.backends["h2"].way = broken(1, deliver=True)
-    target = f"/swarm/update?version={swarm['Version']['Index']}&rotateWorkerToken=true"
-    status, answer = await client.call("POST", target, swarm["Spec"])
-    assert (status, "may have been made or not" in answer["message"]) == (503, True)
-
-
-async def test_a_frozen_leader_is_left_as_soon_as_another_one_leads(group: Managers) -> None:
-    group.backends["h2"].way = silence
-    asking = asyncio.create_task(group.clients["h2"].call("POST", "/services/create", service_body()))
-    async with asyncio.timeout(10):
-        while not group.backends["h2"].callers:
-            await asyncio.sleep(0)
-    group.backends["h2"].way = None
-    began = time.monotonic()
-    group.elect("h3")
-    async with asyncio.timeout(5):
-        status, _ = await asking
-    assert (status, names(group, "h3")) == (201, ["web"])
-    assert time.monotonic() - began < 1.0
-    assert "sent again" not in str(group.backends["h3"].callers)
-
-
-async def test_a_leader_that_loses_its_place_while_it_writes_hands_the_write_on(group: Managers) -> None:
-    """The client's own manager led; the entry was under way when it lost: it is made once, at the next leader."""
-    group.seats["h1"].cut_off = True
-    asking = asyncio.create_task(group.clients["h1"].call("POST", "/services/create", service_body()))
-    async with asyncio.timeout(10):
-        while not group.seats["h1"].waiting:
-            await asyncio.sleep(0)
-        group.seats["h1"].cut_off = False
-        group.elect("h2")
-        status, answer = await asking
-    assert status == 201
-    assert [service.id for service in store_of(group, "h2").view(lambda tx: tx.all(Service))] == [answer["ID"]]
-
-
-async def test_a_write_waits_for_the_election(group: Managers) -> None:
-    for name in group.names:
-        group.tell(name, "")
-    asking = asyncio.create_task(group.clients["h2"].call("POST", "/services/create", service_body()))
-    done, _ = await asyncio.wait({asking}, timeout=0.2)
-    assert not done
-    group.elect("h2")
-    async with asyncio.timeout(5):
-        assert (await asking)[0] == 201
-    assert group.backends["h2"].callers == []
-
-
-async def test_a_write_waits_until_the_new_leader_is_ready(group: Managers) -> None:
-    group.term += 1
-    group.tell("h2", "h2", leading=False)
-    asking = asyncio.create_task(group.clients["h2"].call("POST", "/services/create", service_body()))
-    done, _ = await asyncio.wait({asking}, timeout=0.1)
-    assert not done
-    group.elect("h2")
-    async with asyncio.timeout(5):
-        assert (await asking)[0] == 201
-
-
-async def test_a_request_that_was_sent_on_is_never_sent_further(group: Managers) -> None:
-    """Two managers that each take the other for the leader must not play ball with a request."""
-    group.term += 1
-    group.tell("h2", "h3")
-    group.tell("h3", "h2")
-    asking = asyncio.create_task(group.clients["h2"].call("POST", "/services/create", service_body()))
-    async with asyncio.timeout(10):
-        while len(group.backends["h2"].callers) < 3:
-            await asyncio.sleep(0)
-        assert group.backends["h3"].callers == []
-        group.elect("h1")
-        assert (await asking)[0] == 201
-    assert names(group, "h1") == ["web"]
-
-
 async def test_a_client_that_goes_away_takes_its_exchange_along(group: Managers) -> None:
     group.backends["h2"].way = silence
     session = group.clients["h2"].session
@@ -470,9 +169,6 @@ async def test_a_write_whose_client_goes_away_is_made_and_has_its_audit_line(
         group.seats["h1"].commit()
         while "service web" not in caplog.text:
             await asyncio.sleep(0)
-
-
-# -- streams
 
 
 async def follow(group: Managers, name: str, *records: str) -> aiohttp.ClientResponse:
@@ -525,88 +221,6 @@ async def test_a_reader_that_goes_away_ends_the_stream_at_the_leader(group: Mana
             await asyncio.sleep(0)
 
 
-# -- without a quorum
-
-
-async def test_reads_are_answered_at_once_and_marked_when_a_quorum_is_missing(group: Managers) -> None:
-    await group.clients["h2"].call("POST", "/services/create", service_body())
-    group.lose_quorum(since=5)
-    for target in ("/services", "/nodes", "/tasks", "/swarm", "/services/web", "/networks", "/secrets"):
-        began = time.monotonic()
-        async with group.clients["h2"].session.get(f"http://d{target}") as answer:
-            await answer.read()
-            assert (answer.status, answer.headers["Warning"][:4]) == (200, "110 "), target
-        assert time.monotonic() - began < 0.2, target
-
-
-async def test_reads_during_an_election_wait_a_moment_and_are_marked(group: Managers) -> None:
-    group.lose_quorum()
-    began = time.monotonic()
-    async with group.clients["h2"].session.get("http://d/services") as answer:
-        assert "Warning" in answer.headers
-    assert 0.1 < time.monotonic() - began < 0.4
-
-
-async def test_writes_fail_at_once_and_say_who_is_missing_and_what_to_do(group: Managers) -> None:
-    group.lose_quorum(since=5)
-    for method, target in (("POST", "/services/create"), ("DELETE", "/services/web"), ("GET", "/swarm/unlockkey")):
-        began = time.monotonic()
-        status, answer = await group.clients["h2"].call(method, target, service_body() if method == "POST" else None)
-        assert time.monotonic() - began < 0.2
-        assert status == 503
-        assert "The swarm does not have a leader" in answer["message"]
-        assert "h1 (10.0.0.1:2377), h3 (10.0.0.3:2377)" in answer["message"]
-        assert "docker swarm init --force-new-cluster" in answer["message"]
-
-
-async def test_a_write_under_way_when_the_quorum_goes_is_told_that_nobody_knows(group: Managers) -> None:
-    group.backends["h2"].way = silence
-    asking = asyncio.create_task(group.clients["h2"].call("POST", "/services/create", service_body()))
-    async with asyncio.timeout(10):
-        await received(group)
-        group.lose_quorum(since=5)
-        status, answer = await asking
-    assert status == 503
-    assert "may have been made or not" in answer["message"]
-    assert "--force-new-cluster" in answer["message"]
-
-
-async def test_a_leader_that_refuses_for_now_does_not_hide_an_unknown_outcome(group: Managers) -> None:
-    """The first attempt may have been taken; that the second found nobody says nothing of it."""
-    first = broken(1, deliver=True)
-
-    async def way(backend: ManagerBackend, caller: str) -> Link:
-        if len(backend.callers) == 1:
-            return await first(backend, caller)
-        raise Unavailable("nobody leads")
-
-    group.backends["h2"].way = way
-    status, answer = await group.clients["h2"].call("POST", "/services/create", service_body())
-    assert (status, "may have been made or not" in answer["message"]) == (503, True)
-
-
-# -- nodes that are no managers
-
-
-async def test_reads_that_nobody_waits_for_any_more_end_quietly(
-    group: Managers, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The question behind a read goes on when its reader has its stale answer; that it fails then is no news."""
-    asked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    async def barrier() -> int:
-        return await asyncio.shield(asked)
-
-    store_of(group, "h2").barrier = barrier  # type: ignore[method-assign]
-    async with group.clients["h2"].session.get("http://d/services") as answer:
-        assert "Warning" in answer.headers
-    asked.set_exception(NotLeader())
-    async with group.clients["h2"].session.get("http://d/services") as answer:
-        assert "Warning" in answer.headers
-    gc.collect()
-    assert "never retrieved" not in caplog.text
-
-
 @pytest.mark.parametrize("target", ["/services/create", "/swarm/update?version=1", "/nodes/x/update?version=1"])
 async def test_a_worker_refuses_with_the_usual_text(group: Managers, target: str) -> None:
     backend = group.backends["h2"]
@@ -618,40 +232,6 @@ async def test_a_worker_refuses_with_the_usual_text(group: Managers, target: str
     status, answer = await group.clients["h2"].call("POST", target, {})
     assert (status, "Worker nodes can't be used" in answer["message"]) == (503, True)
     assert backend.callers == []
-
-
-async def test_a_manager_that_becomes_a_worker_meanwhile(group: Managers) -> None:
-    group.backends["h2"].way = silence
-    asking = asyncio.create_task(group.clients["h2"].call("POST", "/services/create", service_body()))
-    async with asyncio.timeout(10):
-        await received(group)
-        backend = group.backends["h2"]
-        backend.store, backend.is_manager = None, False
-        backend.show_group(None)
-        status, answer = await asking
-    assert (status, "may have been made or not" in answer["message"]) == (503, True)
-
-
-async def test_many_writes_while_the_leader_changes_are_each_made_once(group: Managers) -> None:
-    """Forty clients at all managers, and a leader that is another one every few turns."""
-
-    async def create(number: int) -> tuple[int, Any]:
-        client = group.clients[group.names[number % 3]]
-        return await client.call("POST", "/secrets/create", {"Name": f"s{number}", "Data": "QQ=="})
-
-    async def unrest() -> None:
-        while True:
-            for name in ("h2", "h3", "h1"):
-                await asyncio.sleep(0.02)
-                group.elect(name)
-
-    restless = asyncio.create_task(unrest())
-    async with asyncio.timeout(40):
-        answers = await asyncio.gather(*[create(number) for number in range(40)])
-    restless.cancel()
-    found = store_of(group, "h1").view(lambda tx: tx.all(Secret))
-    assert [status for status, _ in answers] == [201] * 40
-    assert sorted(answer["ID"] for _, answer in answers) == sorted(secret.id for secret in found)
 
 
 async def test_clients_that_go_away_at_any_moment_leave_nothing_behind(group: Managers) -> None:
