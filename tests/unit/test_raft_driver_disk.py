@@ -27,10 +27,10 @@ from agent.raft.storage import MemberStorage
 
 
 class FaultyDisk:
-    """What `os` does with the folder of one member."""
+    """What `os` does with the folders of some members."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder = Path("/nowhere")
+        self.folders: tuple[Path, ...] = ()
         self.go_on = threading.Event()
         self.go_on.set()
         self.hung = threading.Event()
@@ -56,7 +56,8 @@ class FaultyDisk:
         monkeypatch.setattr(os, "fdatasync", faulty_fdatasync)
 
     def _mine(self, fd: int) -> bool:
-        return os.readlink(f"/proc/self/fd/{fd}").startswith(f"{self.folder}/")
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        return any(path.startswith(f"{folder}/") for folder in self.folders)
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ async def test_a_leader_whose_disk_hangs_loses_its_place_and_comes_back(tmp_path
     async with Group(tmp_path) as group:
         leader = await group.found("a", "b", "c")
         await leader.propose(b"before")
-        disk.folder = group.path("a")
+        disk.folders = (group.path("a"),)
         disk.go_on.clear()
         hanging = leader.propose(b"hanging")
         second = await group.leader("b", "c")
@@ -86,7 +87,7 @@ async def test_a_leader_whose_disk_hangs_loses_its_place_and_comes_back(tmp_path
 async def test_a_hanging_disk_of_a_follower_holds_nobody_up(tmp_path: Path, disk: FaultyDisk) -> None:
     async with Group(tmp_path) as group:
         leader = await group.found("a", "b", "c")
-        disk.folder = group.path("c")
+        disk.folders = (group.path("c"),)
         disk.go_on.clear()
         for n in range(20):
             await leader.propose(b"%d" % n)
@@ -95,10 +96,37 @@ async def test_a_hanging_disk_of_a_follower_holds_nobody_up(tmp_path: Path, disk
         assert leader.status.leading
 
 
+async def test_nothing_is_acknowledged_before_a_majority_has_it_on_disk(tmp_path: Path, disk: FaultyDisk) -> None:
+    async with Group(tmp_path) as group:
+        leader = await group.found("a", "b", "c")
+        disk.folders = (group.path("b"), group.path("c"))
+        disk.go_on.clear()
+        waiting = leader.propose(b"x")
+        await when(leader, lambda status: status.applied < status.last_index)
+        done, _ = await asyncio.wait({waiting}, timeout=0.5)
+        assert not done
+        assert leader.status.leading, "followers whose disks hang still answer heartbeats"
+        disk.go_on.set()
+        assert await waiting
+
+
+async def test_no_vote_is_given_before_it_is_on_disk(tmp_path: Path, disk: FaultyDisk) -> None:
+    async with Group(tmp_path) as group:
+        await group.found("a", "b", "c")
+        disk.folders = (group.path("b"),)
+        disk.go_on.clear()
+        await group.stop("a")
+        standing = asyncio.create_task(group.leader_name("b", "c"))
+        done, _ = await asyncio.wait({standing}, timeout=1.5)
+        assert not done
+        disk.go_on.set()
+        assert await standing in "bc"
+
+
 async def test_alone_with_a_hanging_disk_answers_that_it_cannot_know(tmp_path: Path, disk: FaultyDisk) -> None:
     async with Group(tmp_path) as group:
         member = await group.start("a", founding=True)
-        disk.folder = group.path("a")
+        disk.folders = (group.path("a"),)
         disk.go_on.clear()
         with pytest.raises(OutcomeUnknown, match="disk"):
             await member.propose(b"hanging")
@@ -113,7 +141,7 @@ async def test_alone_with_a_hanging_disk_answers_that_it_cannot_know(tmp_path: P
 async def test_leaving_with_a_hanging_disk_does_not_hang(tmp_path: Path, disk: FaultyDisk) -> None:
     async with Group(tmp_path) as group:
         member = await group.start("a", founding=True)
-        disk.folder = group.path("a")
+        disk.folders = (group.path("a"),)
         disk.go_on.clear()
         hanging = member.propose(b"hanging")
         await asyncio.to_thread(disk.hung.wait)
@@ -128,7 +156,7 @@ async def test_a_full_disk_refuses_and_goes_on_when_there_is_room(tmp_path: Path
     async with Group(tmp_path) as group:
         member = await group.start("a", founding=True)
         await member.propose(b"first")
-        disk.folder, disk.write_error = group.path("a"), errno.ENOSPC
+        disk.folders, disk.write_error = (group.path("a"),), errno.ENOSPC
         with pytest.raises(OutcomeUnknown, match="disk"):
             await member.propose(b"waits for room")
         with pytest.raises(NotLeader, match="No space left"):
@@ -149,7 +177,7 @@ async def test_a_full_disk_refuses_and_goes_on_when_there_is_room(tmp_path: Path
 async def test_a_full_disk_of_the_leader_lets_another_one_lead(tmp_path: Path, disk: FaultyDisk) -> None:
     async with Group(tmp_path) as group:
         leader = await group.found("a", "b", "c")
-        disk.folder, disk.write_error = group.path("a"), errno.ENOSPC
+        disk.folders, disk.write_error = (group.path("a"),), errno.ENOSPC
         waiting = leader.propose(b"waits for room")
         second = await group.leader("b", "c")
         await second.propose(b"after")
@@ -164,7 +192,7 @@ async def test_a_failed_sync_ends_the_member_with_a_clear_text(tmp_path: Path, d
     async with Group(tmp_path) as group:
         leader = await group.found("a", "b", "c")
         await leader.propose(b"before")
-        disk.folder, disk.sync_error = group.path("a"), errno.EIO
+        disk.folders, disk.sync_error = (group.path("a"),), errno.EIO
         with pytest.raises(OutcomeUnknown, match="disk failed"):
             await leader.propose(b"x")
         assert "restart the agent" in await leader.broken
