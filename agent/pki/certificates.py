@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -51,8 +52,9 @@ def facts_of(certificate: x509.Certificate) -> CertificateFacts:
     )
 
 
+@lru_cache(maxsize=4096)
 def facts_of_der(der: bytes) -> CertificateFacts:
-    """The same from DER, as TLS hands it over."""
+    """The same from DER, as TLS hands it over. A node that comes back shows what it showed before."""
     return facts_of(x509.load_der_x509_certificate(der))
 
 

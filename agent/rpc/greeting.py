@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent.api_types.node import NodeRole
@@ -70,9 +70,15 @@ async def greet_as_server(
     clock: Clock,
     accept: Callable[[Peer, Purpose], str | Removal | None] | None = None,
     spoken: Protocols = SPOKEN,
+    turn: Callable[[], Awaitable[None]] | None = None,
 ) -> tuple[Peer, Purpose]:
-    """Hear a hello, decide, answer it. Raises as `greet_as_client`; a client without a certificate has no role."""
+    """Hear a hello, decide, answer it. Raises as `greet_as_client`; a client without a certificate has no role.
+
+    `turn` is waited for between hearing and deciding.
+    """
     frame = await channel.first_frame()
+    if turn is not None:
+        await turn()
     now = clock()
     hello = _read(channel, frame, spoken)
     certificate = _certificate(channel)

@@ -258,7 +258,12 @@ class Listener:
                 await attach_socket(loop, accepted, channel)
                 await channel.handshake()
                 return await greet_as_server(
-                    channel, identity, clock=self._clock, accept=self._objection, spoken=self._spoken
+                    channel,
+                    identity,
+                    clock=self._clock,
+                    accept=self._objection,
+                    spoken=self._spoken,
+                    turn=self._pace.turn,
                 )
         except TimeoutError:
             text = f"no hello within {self._limits.handshake:g} s"

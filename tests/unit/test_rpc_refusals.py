@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import resource
 import socket
@@ -497,6 +498,40 @@ async def test_handshakes_leave_the_loop_to_others(monkeypatch: pytest.MonkeyPat
         await asyncio.sleep(0)
         order.append("other")
     assert order == ["a", "other", "b", "other", "c", "other"]
+
+
+async def test_tasks_go_on_a_few_at_a_time_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace_module, "TASKS", 2)
+    pace, order = Pace(), list[str]()
+
+    async def go(name: str) -> None:
+        await pace.turn()
+        order.append(name)
+
+    tasks = {name: asyncio.create_task(go(name)) for name in "abcde"}
+    await asyncio.sleep(0)
+    tasks["b"].cancel()
+    seen = []
+    while len(order) < 4:
+        await asyncio.sleep(0)
+        seen.append("".join(order))
+    assert order == list("acde")
+    assert all(len(after) - len(before) <= 2 for before, after in itertools.pairwise(["", *seen]))
+
+
+async def test_a_step_that_fails_takes_no_other_with_it() -> None:
+    pace, order = Pace(), list[str]()
+    problems: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context["exception"]))
+
+    def fail() -> None:
+        raise ValueError("a mistake")
+
+    pace(fail)
+    pace(partial(order.append, "next"))
+    await pace.turn()
+    await until(lambda: order == ["next"])
+    assert [type(problem) for problem in problems] == [ValueError]
 
 
 async def test_a_renewed_certificate_is_used_for_the_next_handshake(cluster: TestCluster) -> None:
