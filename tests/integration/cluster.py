@@ -33,6 +33,8 @@ class AgentProcess:
     address: str
     process: subprocess.Popen[bytes] | None = None
     engine: str = "process"
+    within: tuple[str, ...] = ()
+    """What to start the agent with: a network namespace, say."""
 
     @property
     def socket(self) -> Path:
@@ -47,6 +49,7 @@ class AgentProcess:
         with (self.folder / "agent.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self.within,
                     sys.executable,
                     "-m",
                     "agent",
