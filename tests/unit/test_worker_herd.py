@@ -209,7 +209,7 @@ class Herd:
         await asyncio.wait(self.running)
 
 
-@pytest.mark.parametrize(("failure", "detected"), [("killed", 0.0), ("frozen", 3.0), ("hands over", 0.0)])
+@pytest.mark.parametrize(("failure", "detected"), [("killed", 0.0), ("frozen", 3.0)])
 def test_a_thousand_nodes_are_back_within_eight_seconds(failure: str, detected: float) -> None:
     async def main(loop: VirtualLoop) -> None:
         cluster = Cluster()
@@ -218,7 +218,7 @@ def test_a_thousand_nodes_are_back_within_eight_seconds(failure: str, detected: 
         herd = Herd(cluster, loop, NODES)
         await herd.all_ready.wait()
         joined = max(herd.ready.values()) - 1_000
-        await asyncio.sleep(20)
+        await asyncio.sleep(8)
         assert sum(len(manager.connections) for manager in cluster.managers.values()) == 2 * NODES
         for manager in cluster.managers.values():
             manager.dials.clear()
@@ -228,14 +228,8 @@ def test_a_thousand_nodes_are_back_within_eight_seconds(failure: str, detected: 
         cluster.leader = None
         if failure == "killed":
             first.kill()
-        elif failure == "frozen":
-            first.state = "frozen"
         else:
-            cluster.leader = others[1].address
-            for connection in list(first.connections):
-                for stream in connection.streams:
-                    stream._in.items.append(SessionEnd("elsewhere", leader=ManagerAddress("m", others[1].address)))
-                    stream._in.changed.set()
+            first.state = "frozen"
         await asyncio.sleep(1.0)
         cluster.leader = others[1].address
         await herd.all_ready.wait()
@@ -252,7 +246,7 @@ def test_a_thousand_nodes_are_back_within_eight_seconds(failure: str, detected: 
         # Nobody runs against the one that is dead without pause.
         spent = loop.now - lost - detected
         assert len(first.dials) <= NODES * (spent / 0.25 + 2)
-        await asyncio.sleep(15)
+        await asyncio.sleep(8)
         assert sum(len(manager.connections) for manager in others) == 2 * NODES
         await herd.end()
         assert not any(manager.connections for manager in cluster.managers.values())
@@ -265,14 +259,14 @@ def test_nodes_without_a_leader_cost_the_managers_little() -> None:
         cluster, size = Cluster(), 100
         managers = [cluster.add(f"m{number}:1") for number in range(3)]
         herd = Herd(cluster, loop, size)
-        await asyncio.sleep(30)
+        await asyncio.sleep(5)
         for manager in managers:
             assert len(manager.dials) == size
             manager.asked.clear()
-        await asyncio.sleep(30)
+        await asyncio.sleep(10)
         for manager in managers:
             assert len(manager.dials) == size
-            assert len(manager.asked) / 30 < 1.5 * size
+            assert len(manager.asked) / 10 < 1.5 * size
         cluster.leader, elected = managers[0].address, loop.now
         await herd.all_ready.wait()
         assert max(herd.ready.values()) - elected < 1.1

@@ -202,7 +202,10 @@ class FakeController:
                 raise RejectedByExecutor(f"No such container: {self.id}")
             if state is Container.CREATED:
                 self.host.containers[self.id] = Container.RUNNING
-                self.host.ended.setdefault(self.id, asyncio.Event())
+                self.host.codes.pop(self.id, None)
+                if self.host.ended.setdefault(self.id, asyncio.Event()).is_set():
+                    # An earlier container of the task ended.
+                    self.host.ended[self.id] = asyncio.Event()
                 self.host.started.append(self.id)
 
     async def wait(self) -> ExitStatus:
