@@ -14,12 +14,15 @@ from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 
 from aiohttp import web
+from msgspec import DecodeError
+from msgspec.json import decode
 
 from agent.api.attempts import OUTCOME, PREFIX, UNKNOWN_OUTCOME, Attempt, Outcome
 from agent.api.call import AUDITED, STALE, Call, raw_reply, write_audit
 from agent.api.engine import end_to_end
 from agent.api.exchange import Head, read_body, read_head, send_request
 from agent.api.leadership import Footing, LeaderGone
+from agent.api.lookup import NO_LEADER
 from agent.api.quorum import quorum_lost
 from agent.api_types.errors import ApiError, Unavailable
 from agent.raft.interface import NotLeader, OutcomeUnknown
@@ -35,6 +38,8 @@ ANSWER_PATIENCE = 20.0
 """Seconds a leader that is not lost may take to begin its answer."""
 QUESTION_PATIENCE = 0.15
 """Seconds the leader may take for what this manager could answer by itself, if not as well."""
+REFUSAL_PATIENCE = 1.0
+"""Seconds until it is certain that a manager leads although its log refused an entry."""
 FIRST_PAUSE, LAST_PAUSE = 0.02, 0.5
 """Seconds until a leader that cannot be reached is tried again, unless another one is known before."""
 
@@ -49,7 +54,7 @@ async def by_the_leader(call: Call, handler: Handler, object_of: ObjectOf | None
     loop = asyncio.get_running_loop()
     until, pause = loop.time() + PATIENCE, FIRST_PAUSE
     lead, attempt = call.state.leadership, call.attempt
-    why = ""
+    why = "the leader of the swarm cannot be reached"
     while True:
         footing = lead.footing
         if not call.backend.is_manager or not footing.member:
@@ -68,8 +73,13 @@ async def by_the_leader(call: Call, handler: Handler, object_of: ObjectOf | None
                     attempt.object_id = object_of(call)
                 return await _send_on(call, footing, body)
         except NotTaken as error:
-            why = f": {error}"
-        except NotLeader:
+            why = str(error)
+        except NotLeader as error:
+            if footing.leading:
+                await lead.wait(footing, REFUSAL_PATIENCE)
+                if lead.footing == footing:
+                    # It leads all the same: its disk is full, or has failed.
+                    raise Unavailable(str(error) or NO_LEADER) from None
             if attempt.forwarded:
                 raise
         except (OutcomeUnknown, LeaderGone) as error:
@@ -89,7 +99,7 @@ def _given_up(call: Call, why: str) -> ApiError:
     text = quorum_lost(call.backend.group, call.backend.store)
     if call.attempt.repeated:
         return Unavailable(f"{UNKNOWN_OUTCOME}. {text}" if call.state.leadership.leaderless else UNKNOWN_OUTCOME)
-    return Unavailable(text if call.state.leadership.leaderless else f"the leader of the swarm cannot be reached{why}")
+    return Unavailable(text if call.state.leadership.leaderless else why)
 
 
 # -- here
@@ -121,7 +131,7 @@ class _Progress:
 
 
 async def _send_on(call: Call, footing: Footing, sent: bytes) -> web.StreamResponse:
-    """The answer of the manager that leads; NotTaken, NotLeader, OutcomeUnknown or LeaderGone when there is none."""
+    """The answer of the manager that leads; NotTaken, OutcomeUnknown or LeaderGone when there is none."""
     progress = _Progress()
     try:
         async with call.state.leadership.as_long_as(footing), AsyncExitStack() as link:
@@ -151,7 +161,7 @@ async def _exchange(
     try:
         reader, writer = await link.enter_async_context(call.backend.leader_link(attempt.caller))
     except (OSError, RpcError) as error:
-        raise NotTaken(str(error)) from error
+        raise NotTaken(f"the leader of the swarm cannot be reached: {error}") from error
     except Unavailable as error:
         if attempt.repeated:
             raise Unavailable(f"{UNKNOWN_OUTCOME}. {error}") from None
@@ -166,7 +176,7 @@ async def _exchange(
             head = await read_head(reader)
             outcome = head.headers.get(OUTCOME)
             if outcome == Outcome.NOT_TAKEN:
-                raise NotLeader
+                raise NotTaken(_message(b"".join([piece async for piece in read_body(reader, head)])))
             if outcome == Outcome.UNKNOWN:
                 raise OutcomeUnknown
             if "Warning" in head.headers:
@@ -201,6 +211,14 @@ async def ask_leader(call: Call, target: str) -> bytes | None:
 def _caller(call: Call) -> str:
     """Who asks, at which node."""
     return f"{call.attempt.caller} at {call.backend.hostname} ({call.backend.node_id})"
+
+
+def _message(body: bytes) -> str:
+    """The text of a refusal."""
+    try:
+        return str(decode(body, type=dict[str, str]).get("message", ""))
+    except DecodeError:
+        return body.decode(errors="replace")
 
 
 def _goes_on(name: str) -> bool:

@@ -131,8 +131,8 @@ class ApiServer:
             response = refused(error)
         except PayloadEncodingError as error:
             response = refused(InvalidArgument(f"the request's body is incomplete: {error.message}"))
-        except NotLeader:
-            response = refused(Unavailable(NO_LEADER))
+        except NotLeader as error:
+            response = refused(Unavailable(str(error) or NO_LEADER))
             outcome = Outcome.NOT_TAKEN
         except OutcomeUnknown:
             response = refused(Unavailable(UNKNOWN_OUTCOME))

@@ -220,3 +220,22 @@ async def test_a_manager_that_becomes_a_worker_meanwhile(group: Managers) -> Non
         backend.show_group(None)
         status, answer = await asking
     assert (status, "may have been made or not" in answer["message"]) == (503, True)
+
+
+@pytest.mark.parametrize("asked", ["h1", "h2"])
+async def test_a_leader_whose_disk_is_full_says_so(
+    group: Managers, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """It leads, and its log takes nothing: waiting for another leader would be in vain."""
+    monkeypatch.setattr(forwarding, "REFUSAL_PATIENCE", 0.05)
+
+    def full(data: bytes) -> asyncio.Future[int]:
+        refused: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        refused.set_exception(NotLeader("the change was not written: the disk is full"))
+        return refused
+
+    monkeypatch.setattr(group.seats["h1"], "propose", full)
+    began = time.monotonic()
+    status, answer = await group.clients[asked].call("POST", "/services/create", service_body())
+    assert (status, answer["message"]) == (503, "the change was not written: the disk is full")
+    assert time.monotonic() - began < 2.0
