@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 from agent.api_types.errors import Unavailable
 from agent.api_types.node import NodeRole
 from agent.api_types.times import Clock
+from agent.manager.group import is_leaderless
 from agent.node.carrying import as_streams
 from agent.pki.identity import NodeIdentity
 from agent.raft.interface import GroupStatus
@@ -82,6 +84,7 @@ class LeaderLink:
         *,
         source: str | None,
         clock: Clock,
+        monotonic: Clock = time.monotonic_ns,
     ) -> None:
         """`refusal` makes the error for a group without a leader; `own_socket` is where the own API answers."""
         self._group = group
@@ -90,6 +93,7 @@ class LeaderLink:
         self._refusal = refusal
         self._source = source
         self._clock = clock
+        self._monotonic = monotonic
         self._known: Leadership | None = None
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connection: Connection | None = None
@@ -113,10 +117,12 @@ class LeaderLink:
         return leadership_of(self._group.status)
 
     async def until_leader(self, patience: float = PATIENCE) -> Leadership:
-        """Who leads; waits for an election. Unavailable when none comes of it."""
+        """Who leads; waits for an election. Unavailable when none comes of it, at once when none came for long."""
         try:
             async with asyncio.timeout(patience):
                 while (found := self.leader) is None:
+                    if is_leaderless(self._group.status, self._monotonic()):
+                        raise self._refusal(self._group.status)
                     await asyncio.shield(self._changed)
                 return found
         except TimeoutError:

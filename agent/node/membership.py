@@ -311,6 +311,7 @@ class Membership:
         """Another certificate, or other roots: every connection is made anew with it."""
         logger.info("this node has a new certificate, of a %s", identity.role)
         self._keeper.dial_anew()
+        self._relays.dial_anew()
 
     def _on_role(self, identity: NodeIdentity) -> None:
         self._new_part.set()

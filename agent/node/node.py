@@ -311,7 +311,10 @@ class NodeAgent(NodeView):
     async def _watch_over(self, membership: Membership) -> None:
         """When a membership ends by itself: a removed node forgets the swarm, any other failure is shown."""
         with contextlib.suppress(asyncio.CancelledError):
+            began = asyncio.get_running_loop().time()
             reason = await asyncio.shield(membership.ended)
+            if asyncio.get_running_loop().time() - began > 2 * LAST_RETRY:
+                self._failures = 0
             async with self._changing:
                 if self._membership is not membership:
                     return

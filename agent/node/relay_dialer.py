@@ -34,6 +34,8 @@ class RelayDialer:
         self._source = source
         self._connections: dict[str, list[Connection]] = {}
         self._dialling: dict[str, asyncio.Lock] = {}
+        self._retired: list[Connection] = []
+        """Connections that were made with an older certificate: no relay is begun on them any more."""
 
     async def __call__(self, backend: IngressBackend, port: int, protocol: str) -> Link:
         """A link to `port` of the task; OSError when its node or the task cannot be reached."""
@@ -64,14 +66,27 @@ class RelayDialer:
             case _:
                 raise ConnectionRefusedError(f"{protocol} is not relayed")
 
+    def dial_anew(self) -> None:
+        """This node has another certificate: what stands goes on, what is new is dialled with it."""
+        self._retired += [connection for group in self._connections.values() for connection in group]
+        self._connections.clear()
+        self._end_retired()
+
+    def _end_retired(self) -> None:
+        for connection in self._retired:
+            if not connection.stream_count:
+                connection.close("the node has another certificate")
+        self._retired = [connection for connection in self._retired if not connection.closed]
+
     async def close(self) -> None:
         """Close every connection; relays that stand break."""
-        connections = [connection for group in self._connections.values() for connection in group]
+        connections = [connection for group in self._connections.values() for connection in group] + self._retired
         self._connections.clear()
         await asyncio.gather(*(connection.shut("the node stops") for connection in connections))
 
     async def _connection(self, backend: IngressBackend) -> Connection:
         address = backend.node_address
+        self._end_retired()
         async with self._dialling.setdefault(address, asyncio.Lock()):
             open_ones = [connection for connection in self._connections.get(address, []) if not connection.closed]
             for connection in open_ones:
