@@ -18,7 +18,8 @@ from agent.pki.root import root_digest
 from agent.pki.tokens import InvalidJoinToken, parse_token
 from agent.rpc.addresses import split_address
 from agent.rpc.admission import CA, JOIN
-from agent.rpc.channel import Channel
+from agent.rpc.channel import Channel, attach_socket
+from agent.rpc.connecting import connect_tcp
 from agent.rpc.connection import Connection, Handler
 from agent.rpc.errors import Refused, StreamEnded, StreamFailed, Unreachable, kernel_words
 from agent.rpc.greeting import greet_as_client
@@ -197,10 +198,10 @@ async def _dial(
 async def _connect(
     channel: Channel, address: str, host: str, port: int, source: str | None, host_timeout: float | None
 ) -> None:
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(host_timeout):
-            await loop.create_connection(lambda: channel, host, port, local_addr=(source, 0) if source else None)
+            connected = await connect_tcp(host, port, source)
+            await attach_socket(asyncio.get_running_loop(), connected, channel)
     except TimeoutError:
         # The kernel's own is of the same class as that of asyncio.timeout.
         raise Unreachable(f"cannot connect to {address}: no answer; is the host up, and the port open?") from None

@@ -23,7 +23,7 @@ from agent.api_types.times import SECOND
 from agent.rpc.client import dial
 from agent.rpc.connection import Connection, Handler
 from agent.rpc.listener import Listener
-from agent.rpc.messages import Assignments, Message, SessionReady
+from agent.rpc.messages import Assignments, Heartbeat, Message, SessionReady
 from agent.rpc.peer import Purpose
 from agent.rpc.stream import Stream
 from agent.worker.session import SessionKeeper
@@ -41,7 +41,8 @@ async def main(cut: float, state: Path) -> None:
         await stream.send(SessionReady("s", SECOND, [], Node(id=NODE), "c"))
         await stream.send(Assignments(1, True, tasks=wanted))
         while True:
-            await stream.receive()
+            if isinstance(await stream.receive(), Heartbeat):
+                await stream.send(Heartbeat())
 
     async def reach(address: str, purpose: Purpose, handlers: Mapping[str, Handler]) -> Connection:
         return await dial(address, node, purpose=purpose, handlers=handlers)
