@@ -92,8 +92,8 @@ class StatusWriter:
             await self._store.update(lambda tx, batch=batch: self._write(tx, batch))  # type: ignore[misc]
             if not self._newest:
                 self._wake.clear()
-            if len(self._newest) < BATCH:
-                await asyncio.sleep(GATHER)
+            # A batch that tells nothing new, as most do that come to a new leader, is not waited for.
+            await asyncio.sleep(GATHER if len(self._newest) < BATCH else 0)
 
     def _write(self, tx: WriteTx, batch: dict[tuple[str, str], TaskStatus]) -> None:
         now = self._clock()

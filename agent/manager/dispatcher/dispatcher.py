@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import ClassVar
 
 import msgspec
@@ -174,8 +175,7 @@ class Dispatcher(ControlLoop):
         finally:
             self._leads = False
             end = self._elsewhere(NO_LONGER)
-            for session in self._sessions.values():
-                session.end(end)
+            self._turns.one_by_one([partial(session.end, end) for session in self._sessions.values()])
 
     def _elsewhere(self, reason: str) -> SessionEnd:
         return elsewhere(None if self._group is None else self._group.status, self._monotonic(), reason)
@@ -192,8 +192,7 @@ class Dispatcher(ControlLoop):
     def _tell_nodes(self) -> None:
         """Something may have changed that any node is to know of its cluster or itself."""
         self._updates.refresh()
-        for session in self._sessions.values():
-            session.update_changed()
+        self._turns.one_by_one([session.update_changed for session in self._sessions.values()])
 
     def _expect_nodes(self) -> None:
         """A new leader knows of no node whether it lives; it says so and gives each of them time to come."""
@@ -207,11 +206,9 @@ class Dispatcher(ControlLoop):
     async def load(self) -> None:
         self._table_is_old.set()
         known = {node.id for node in self.store.view(lambda tx: tx.all(Node))}
-        for node_id, session in self._sessions.items():
-            if node_id not in known:
-                self._remove(node_id)
-            else:
-                session.start_over()
+        for node_id in [node_id for node_id in self._sessions if node_id not in known]:
+            self._remove(node_id)
+        self._turns.one_by_one([session.start_over for session in self._sessions.values()])
 
     def observe(self, commit: Commit) -> None:
         changed: dict[str, list[str]] = {}
@@ -254,8 +251,8 @@ class Dispatcher(ControlLoop):
         if period == self._liveness.period:
             return
         self._liveness.period = period
-        for session in self._sessions.values():
-            session.end(SessionEnd("the heartbeat period of the cluster changed"))
+        end = SessionEnd("the heartbeat period of the cluster changed")
+        self._turns.one_by_one([partial(session.end, end) for session in self._sessions.values()])
 
     async def act(self) -> int | None:
         if self._cluster_changed:
@@ -278,8 +275,7 @@ class Dispatcher(ControlLoop):
         services = self.store.view(lambda tx: ingress_services(tx, self._addresses, self._liveness.away))
         if self._table is None or services != self._table.services:
             self._table = IngressTable(services)
-            for session in self._sessions.values():
-                session.table_changed()
+            self._turns.one_by_one([session.table_changed for session in self._sessions.values()])
 
     def _awaits_backends(self) -> bool:
         """Whether a node that runs tasks of a published service has not been heard by this leader, but may yet be."""
@@ -323,6 +319,7 @@ class Dispatcher(ControlLoop):
         if not isinstance(opening, SessionOpen):
             raise InvalidArgument(f"a session is opened with SessionOpen, not {type(opening).__name__}")
         _check_size(opening.description)
+        await self._turns()
         if not self._leads:
             await stream.send(self._elsewhere(ELSEWHERE))
             return

@@ -67,6 +67,7 @@ class NodeWriter:
                 for node_id in batch:
                     del self._reports[node_id]
                 await self._store.update(lambda tx, batch=batch: _write(tx, batch))  # type: ignore[misc]
+                await asyncio.sleep(0)
 
 
 def _write(tx: WriteTx, reports: dict[str, NodeReport]) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import islice
 
 AT_ONCE = 20
 """Sessions that go on in one turn of the event loop."""
@@ -29,6 +31,16 @@ class Turns:
             self._is_calling = True
             loop.call_soon(self._call, loop)
         await turn
+
+    def one_by_one(self, calls: Iterable[Callable[[], None]]) -> None:
+        """Make the calls, which wake a session each, a few in each turn of the loop; the first of them now."""
+        remaining = iter(calls)
+        called = 0
+        for call in islice(remaining, AT_ONCE):
+            call()
+            called += 1
+        if called == AT_ONCE:
+            asyncio.get_running_loop().call_soon(self.one_by_one, remaining)
 
     def _call(self, loop: asyncio.AbstractEventLoop) -> None:
         called = 0
