@@ -18,7 +18,7 @@ from typing import Any
 from agent.api_types.service import Service, ServiceSpec
 from agent.pki.identity import NodeIdentity
 from agent.pki.sealing import Sealing
-from agent.raft.interface import GroupStatus
+from agent.raft.interface import GroupStatus, NotLeader, OutcomeUnknown
 from agent.raft.member import RaftMember
 from agent.rpc.listener import Listener
 from agent.rpc.raft_transport import RaftTransport
@@ -97,6 +97,22 @@ async def _measured(inflight: int, client: Any, took: list[float]) -> dict[str, 
     }
 
 
+async def take_over(member: RaftMember, lost: str) -> dict[str, Any]:
+    """Wait until another one leads; if it is this member, until a write is acknowledged."""
+    status = member.status
+    while True:
+        if status.leading:
+            try:
+                await member.propose(b"x")
+                return {"leading": True}
+            except (NotLeader, OutcomeUnknown):
+                status = member.status
+        elif status.leader not in ("", lost, status.member_id):
+            return {"leading": False}
+        else:
+            status = await member.status_changed(status)
+
+
 async def orders() -> AsyncIterator[dict[str, Any]]:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -132,10 +148,15 @@ async def main(name: str, folder: Path) -> None:
                     await when(member, other, False)
                     await member.promote(other)
                     await when(member, other, True)
+                case {"move": [other, address]}:
+                    await member.move(other, address)
+                    await when(member, other, True)
                 case {"writes": number, "inflight": inflight, "size": size}:
                     answer = await writes(member, number, inflight, size)
                 case {"transactions": number, "inflight": inflight} if store is not None:
                     answer = await transactions(store, number, inflight)
+                case {"lost": lost}:
+                    answer = await take_over(member, lost)
                 case _:
                     raise ValueError(order)
             print(json.dumps(answer), flush=True)
