@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import cast
 
 from agent.network.interface import Link
+from agent.rpc.datagrams import DatagramSocket, dial_datagrams
 
 CHUNK = 64 * 1024
 """Bytes read at a time."""
@@ -49,51 +49,28 @@ async def dial_tcp(address: str, port: int) -> StreamLink:
         return StreamLink(*await asyncio.open_connection(address, port))
 
 
-class DatagramLink(asyncio.DatagramProtocol):
-    """A `Link` over a connected UDP socket; datagrams beyond a small queue are dropped, as a full socket drops them."""
+class DatagramLink:
+    """A `Link` over a connected UDP socket."""
 
-    def __init__(self) -> None:
-        self._received: asyncio.Queue[bytes] = asyncio.Queue(256)
-        self._lost = asyncio.Event()
-        self._transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # The selector loop's transport does not inherit from DatagramTransport before Python 3.12.
-        self._transport = cast(asyncio.DatagramTransport, transport)
-
-    def datagram_received(self, data: bytes, addr: tuple[str | object, int]) -> None:
-        with contextlib.suppress(asyncio.QueueFull):
-            self._received.put_nowait(data)
-
-    def error_received(self, exc: Exception) -> None:
-        """An ICMP error; the datagram is lost, as datagrams may be."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._lost.set()
-        with contextlib.suppress(asyncio.QueueFull):
-            self._received.put_nowait(b"")
+    def __init__(self, socket: DatagramSocket) -> None:
+        self._socket = socket
 
     async def receive(self) -> bytes:
-        return await self._received.get()
+        return await self._socket.receive()
 
     async def send(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.sendto(data)
+        self._socket.put(data)
 
     async def end(self) -> None:
         """UDP has no end."""
 
     async def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-            await self._lost.wait()
+        await self._socket.close()
 
 
 async def dial_udp(address: str, port: int) -> DatagramLink:
     """A UDP link; OSError when the address cannot be used."""
-    loop = asyncio.get_running_loop()
-    _, link = await loop.create_datagram_endpoint(DatagramLink, remote_addr=(address, port))
-    return link
+    return DatagramLink(await dial_datagrams(address, port))
 
 
 async def splice(one: Link, other: Link) -> None:

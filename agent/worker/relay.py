@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
 
 from agent.rpc.connection import Connection
+from agent.rpc.datagrams import DatagramSocket, dial_datagrams
 from agent.rpc.errors import StreamEnded, StreamFailed
 from agent.rpc.messages import Message, RelayOpen, RelayReady
 from agent.rpc.stream import Stream
@@ -59,9 +59,7 @@ class RelayHandler:
                     reader, writer = await asyncio.open_connection(*target)
                 await _relay_stream(stream, reader, writer)
             elif opening.protocol == "udp":
-                loop = asyncio.get_running_loop()
-                _, socket = await loop.create_datagram_endpoint(_Socket, remote_addr=target)
-                await _relay_datagrams(stream, socket)
+                await _relay_datagrams(stream, await dial_datagrams(*target))
             else:
                 await stream.send(RelayReady(error=f"{where}: {opening.protocol} is not relayed"))
         except TimeoutError:
@@ -88,7 +86,7 @@ async def _relay_stream(stream: Stream, reader: asyncio.StreamReader, writer: as
             await writer.wait_closed()
 
 
-async def _relay_datagrams(stream: Stream, socket: _Socket) -> None:
+async def _relay_datagrams(stream: Stream, socket: DatagramSocket) -> None:
     """Pass datagrams both ways until the other node ends the stream."""
     try:
         await stream.send(RelayReady())
@@ -97,7 +95,7 @@ async def _relay_datagrams(stream: Stream, socket: _Socket) -> None:
             datagrams = Datagrams()
             while data := await stream.receive_bytes():
                 for datagram in datagrams.feed(data):
-                    socket.send(datagram)
+                    socket.put(datagram)
             back.cancel()
     finally:
         await socket.close()
@@ -117,38 +115,6 @@ async def _to_stream(reader: asyncio.StreamReader, stream: Stream) -> None:
     await stream.end()
 
 
-async def _answer(stream: Stream, socket: _Socket) -> None:
+async def _answer(stream: Stream, socket: DatagramSocket) -> None:
     while True:
-        await stream.send_bytes(frame_datagram(await socket.received.get()))
-
-
-class _Socket(asyncio.DatagramProtocol):
-    """A connected UDP socket. Datagrams beyond a small queue are dropped, as a full socket drops them."""
-
-    def __init__(self) -> None:
-        self.received: asyncio.Queue[bytes] = asyncio.Queue(256)
-        self._lost = asyncio.Event()
-        self._transport: asyncio.DatagramTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # asyncio's own transport is not a DatagramTransport by class in Python 3.11.
-        self._transport = cast(asyncio.DatagramTransport, transport)
-
-    def datagram_received(self, data: bytes, addr: tuple[str | object, int]) -> None:
-        with contextlib.suppress(asyncio.QueueFull):
-            self.received.put_nowait(data)
-
-    def error_received(self, exc: Exception) -> None:
-        """An ICMP error: the datagram is lost, as datagrams may be."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._lost.set()
-
-    def send(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.sendto(data)
-
-    async def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-            await self._lost.wait()
+        await stream.send_bytes(frame_datagram(await socket.receive()))
