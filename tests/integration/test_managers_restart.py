@@ -102,6 +102,20 @@ async def test_one_that_lost_its_state_is_no_member_and_joins_again_as_another(s
     assert await create(wiped, "after-it-joined-again") < 3.0
 
 
+async def test_one_leaves_and_comes_again(swarm: Cluster) -> None:
+    managers = swarm.nodes[:3]
+    leader, (other, leaving) = await leader_and_others(swarm, managers)
+    token = (await leader.api("GET", "/swarm"))[1]["JoinTokens"]["Manager"]
+    status, answer = await leaving.api("POST", "/swarm/leave?force=true")
+    assert status == 200, answer
+    assert (await leaving.api("GET", "/info"))[1]["Swarm"]["LocalNodeState"] == "inactive"
+    await swarm.until_managers(2, leader)
+    assert await create(other, "two-are-left") < 3.0
+    await swarm.join(leaving, token, at=leader)
+    await swarm.until_managers(3, leaving, 30)
+    assert "two-are-left" in await listed(leaving)
+
+
 async def test_one_joins_while_the_leader_dies_and_none_joins_twice(swarm: Cluster) -> None:
     managers = swarm.nodes[:3]
     leader, others = await leader_and_others(swarm, managers)

@@ -20,6 +20,12 @@ STORAGE = "unit/test_raft_core_storage.py"
 LOG = "unit/test_raft_log.py"
 DAMAGE = "unit/test_raft_core_damage.py"
 RAFTOS = "simulation/raft/test_sim_raftos_defects.py"
+FAILOVER = "integration/test_managers_failover.py"
+RESTART = "integration/test_managers_restart.py"
+QUORUM = "integration/test_managers_quorum.py"
+CUT = "integration/test_managers_cut.py"
+SECRETS = "integration/test_managers_secrets.py"
+ROUNDS = "integration/test_managers_rounds.py"
 STORIES = "simulation/raft/test_sim_raft.py"
 PLANTED = "simulation/raft/test_sim_raft_planted.py"
 HISTORIES = "simulation/raft/test_raft_linearizability.py"
@@ -137,6 +143,41 @@ BEHAVIOURS: dict[str, dict[str, tuple[str, ...]]] = {
         "cut at every byte": ("test_cut_at_every_byte_keeps_whole_batches_only",),
         "a bit flipped in every byte": ("test_bit_flipped_in_every_byte_is_never_wrong_data_and_never_silent",),
     },
+    FAILOVER: {
+        "bootstrap": ("test_docker_shows_three_managers_and_one_leader",),
+        "leader down": ("test_a_service_is_created_through_another_manager",),
+        "follower down": ("test_a_manager_that_follows_may_die_unnoticed",),
+        "a leader that stops in order": ("test_a_leader_that_is_stopped_in_order_hands_over",),
+        "invisible but for one retry": ("test_a_loop_of_docker_service_ls_needs_one_retry_at_most",),
+    },
+    RESTART: {
+        "restart of all at once": ("test_all_are_restarted_at_once",),
+        "restart of all, staggered": ("test_they_are_restarted_one_after_the_other_under_a_writer",),
+        "wiped state": ("test_one_that_lost_its_state_is_no_member_and_joins_again_as_another",),
+        "leave and rejoin": ("test_one_leaves_and_comes_again",),
+        "join twice": ("test_one_joins_while_the_leader_dies_and_none_joins_twice",),
+    },
+    QUORUM: {
+        "quorum lost and recovered": ("test_reads_go_on_writes_name_who_is_missing_and_tasks_are_restarted",),
+        "forced new cluster": ("test_a_forced_new_cluster_keeps_everything_and_takes_the_others_again",),
+        "a wedged manager": ("test_a_wedged_manager_is_left_behind_and_catches_up",),
+        "wrong address": ("test_at_a_wrong_address_nobody_is_taken_for_another",),
+    },
+    CUT: {
+        "cut links": (
+            "test_the_leaders_cable_is_pulled",
+            "test_leader_and_a_follower_are_cut_from_the_rest_at_the_same_time",
+            "test_tasks_of_a_worker_that_is_cut_off_run_elsewhere_and_once",
+        ),
+    },
+    SECRETS: {
+        "key rotation under load": (
+            "test_the_unlock_key_is_rotated_under_load_and_a_restarted_manager_waits_for_the_newest",
+        ),
+        "a log that nobody can read": ("test_what_is_written_is_on_no_disk_to_be_read",),
+        "a removed manager's certificate": ("test_a_removed_managers_certificate_opens_nothing",),
+    },
+    ROUNDS: {"nothing acknowledged is lost": ("test_nothing_acknowledged_is_lost_and_no_slot_is_wanted_twice",)},
     STORAGE: {
         "a member's log, cut and flipped in every byte": (
             "test_cut_anywhere_it_is_an_earlier_state_and_flipped_anywhere_it_is_refused",
