@@ -120,6 +120,14 @@ async def photograph(session: PlaygroundSession) -> None:
         await pictures.keys("colon", *"theme harbour-light", "enter", "2")
         await pilot.pause(1)
         await pictures.take("light")
+        await pictures.keys("colon", *"theme harbour-dark", "enter", "6")
+        await pilot.pause(20)
+        await pictures.take("pulse")
+        os.kill(session.instances[1].pid, signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE):
+            while type(app.screen).__name__ != "QuorumScreen":
+                await pilot.pause(0.2)
+        await pictures.take("quorum")
 
 
 async def main() -> None:

@@ -185,6 +185,8 @@ class PlaygroundSession:
                 f"{name} is the only manager, and the others cannot go on without one; close the playground instead"
             )
         manager = await forming.manager_among(self._running(besides=instance))
+        if manager is None and others and await forming.manager_among([instance]) is not None:
+            raise PlaygroundError(f"{name} stays: it is a manager, and no other one answers that could take over")
         if manager is not None:
             try:
                 await forming.demote(manager.docker_host, name, _ALL_READY)

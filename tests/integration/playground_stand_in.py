@@ -47,17 +47,18 @@ class StandIn:
     async def _ping(self, request: web.Request) -> web.Response:
         return web.Response(text="OK", headers={"Api-Version": "1.41"})
 
-    async def _add(self, name: str) -> None:
+    async def _add(self, name: str, *, manager: bool = False) -> None:
         async with self._changed:
             self._nodes[f"id-{name}"] = {
                 "ID": f"id-{name}",
                 "Description": {"Hostname": name},
                 "Status": {"State": "ready"},
+                "ManagerStatus": {"Leader": True, "Reachability": "reachable"} if manager else None,
             }
             self._changed.notify_all()
 
     async def _init(self, request: web.Request) -> web.Response:
-        await self._add(self._settings.hostname)
+        await self._add(self._settings.hostname, manager=True)
         return web.json_response(f"id-{self._settings.hostname}")
 
     async def _swarm(self, request: web.Request) -> web.Response:

@@ -15,6 +15,7 @@ from swarmtui.ui.deferred import deferred
 
 if TYPE_CHECKING:
     from swarmtui.ui.widgets.log_view import LogView
+    from swarmtui.ui.widgets.log_window import LogWindow
     from swarmtui.ui.widgets.prompt_bar import PromptBar
 
 
@@ -107,7 +108,7 @@ class AskingScreen(Screen[Any]):
         if self.prompt is not None:
             self.prompt.close()
 
-    async def _save(self, view: LogView, name: str) -> None:
+    async def _save(self, view: LogWindow, name: str) -> None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         path = Path(os.path.expanduser(name or f"{self.save_name}-{stamp}.log"))  # noqa: ASYNC240 (no disk is touched)
         lines, plain = view.buffer.lines(), view.painter.plain
