@@ -59,6 +59,8 @@ class Applier:
         self._begun_term = 0
         self._halted = False
         self.applied = status.applied
+        self.applied_bytes = 0
+        """Bytes of all entries applied since the start."""
         self.status = status
         """The newest that is known here."""
         self.epoch = 0
@@ -124,7 +126,7 @@ class Applier:
 
     def _apply(self, entries: tuple[Entry, ...], end: float) -> bool:
         """False when time is up before all of them are applied."""
-        apply, position = self._machine.apply, self._position
+        apply, position, size = self._machine.apply, self._position, 0
         for entry in entries[position:] if position else entries:
             if entry.kind == EntryKind.COMMAND:
                 try:
@@ -135,11 +137,14 @@ class Applier:
             elif entry.kind == EntryKind.TERM_START:
                 self._begun_term = entry.term
             position += 1
+            size += len(entry.data)
             self.applied = entry.index
             if position % _LOOK_EVERY == 0 and position < len(entries) and time.perf_counter() > end:
                 self._position = position
+                self.applied_bytes += size
                 return False
         self._position = 0
+        self.applied_bytes += size
         return True
 
     async def _restore(self, stream: SnapshotStream) -> None:

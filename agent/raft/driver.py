@@ -42,6 +42,10 @@ from agent.raft.wire import Expelled, Knock, Whereabouts, decode, decode_chunk
 
 logger = logging.getLogger(__name__)
 
+MAX_KEPT_ENTRIES = 50_000
+MAX_KEPT_BYTES = 64 * 1024 * 1024
+"""What is kept of the log behind a snapshot at most; a follower that lacks more gets the snapshot."""
+
 DOUBT_ELECTIONS = 4
 """Elections' times that proposals wait for the next leader's word after theirs was lost."""
 
@@ -383,13 +387,20 @@ class Driver:
             self._schedule()
 
     def _entries_to_keep(self, index: int) -> int:
-        """For slow followers; and for those that are taking a snapshot, what they will ask for next."""
+        """For slow followers; and for those that are taking a snapshot, what they will ask for next. Within bounds."""
+        log = self.core.log
         wanted = [index - self._keep_entries]
         if self._outgoing.oldest is not None:
             wanted.append(self._outgoing.oldest)
         if isinstance(self.core.role, Leader):
             wanted += [progress.match for progress in self.core.role.progress.values() if progress.recent_active]
-        return min(max(index - min(wanted), self._keep_entries), max(4 * self._keep_entries, 50_000))
+        size = 0
+        first = max(min(wanted), index - MAX_KEPT_ENTRIES, log.first_index - 1) + 1
+        for count, entry in enumerate(reversed(log.between(first, index))):
+            size += entry.size
+            if size > MAX_KEPT_BYTES:
+                return count
+        return max(0, index - first + 1)
 
     # -- who leads
 

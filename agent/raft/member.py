@@ -186,6 +186,7 @@ class RaftMember:
             self._storage,
             self._driver.writing,
             lambda: self._applier.state,
+            lambda: self._applier.applied_bytes,
             lambda index: self._call(self._driver.snapshot_meta(index)),
             lambda snapshot: self._call(self._driver.snapshot_saved(snapshot)),
             interval=self._snapshot_interval,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from raft_driver_network import Group, Plain, Remembering, when
 
+from agent.raft import driver, own_snapshots
 from agent.raft.core.messages import InstallSnapshot, SnapshotMeta
 from agent.raft.core.snapshot_stream import SnapshotChunk, StreamBroken, chunks_of
 from agent.raft.member import RaftMember
@@ -196,3 +197,19 @@ async def test_a_stream_that_lies_is_refused(tmp_path: Path) -> None:
             await take("x", third)
         assert not list(group.path("a").glob("*.tmp"))
         assert group.members["a"].leading
+
+
+async def test_large_entries_are_reason_for_a_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_snapshots, "MAX_LOG_BYTES", 100_000)
+    monkeypatch.setattr(driver, "MAX_KEPT_BYTES", 50_000)
+    async with Group(tmp_path) as group:
+        member = await group.found("a", "b")
+        await fill(member, 30, size=10_000)
+        assert await snapshot_index(group, "a") < 60
+        while min(group.path("a").glob("*.wal")).name.startswith(f"log-{1:020d}"):
+            await member.propose(b"more")
+        await fill(member, 5, size=10_000)
+        await group.join("c", member)
+        await group.converge()
+        assert group.machines["c"].restores == 1
+        assert group.machines["c"].data == group.machines["a"].data
