@@ -12,7 +12,7 @@ from agent.rpc.connection import Connection
 from agent.rpc.errors import RpcError
 from agent.rpc.frames import MAX_BODY
 from agent.rpc.messages import RaftBatch, RaftOpen
-from agent.rpc.stream import Stream
+from agent.rpc.stream import MAX_MESSAGE, Stream
 
 logger = logging.getLogger("agent.rpc")
 
@@ -21,6 +21,7 @@ MAX_QUEUED = 20 * 1024 * 1024
 """Bytes that wait for one member: what the core lets be on the way to a follower (16 MiB of entries), and some."""
 _OVERHEAD = 64
 """Bytes that a message costs beside itself, at most: in a frame, and in the queue's count."""
+_LONGEST = MAX_MESSAGE - _OVERHEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,10 @@ class Link:
             # What has waited for so long is no use to anybody.
             self._lose()
             self._waiting_since = now
+        if max(map(len, messages)) > _LONGEST:
+            logger.error("a message of more than %d bytes for manager %s is lost", _LONGEST, self.member)
+            messages = [message for message in messages if len(message) <= _LONGEST]
+            self._loop.call_soon(self._say_lost)
         size = sum(map(len, messages)) + _OVERHEAD * len(messages)
         if self._queue and self._queued + size > MAX_QUEUED:
             self._loop.call_soon(self._say_lost)
@@ -119,7 +124,8 @@ class Link:
                 began = self._loop.time()
                 try:
                     connection = await self._dial(self._address)
-                except RpcError as error:
+                except (RpcError, OSError) as error:
+                    # OSError: this host has no file descriptors or memory left, for now.
                     self._say(f"cannot reach manager {self.member}: {error}")
                     self._lose()
                     lasted = False

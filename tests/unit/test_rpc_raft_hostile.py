@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import random
 import signal
 import sys
@@ -12,12 +14,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rpc_cluster import Heartbeat, TestCluster, record, until
 from rpc_raft_member import QUICK, Driver, Manager, manager
 
 from agent.api_types.node import NodeRole
+from agent.rpc import raft_link as link_module
 from agent.rpc.addresses import split_address
 from agent.rpc.client import dial
 from agent.rpc.connection import Connection
@@ -266,12 +270,42 @@ async def test_a_frozen_process(cluster: TestCluster, tmp_path: Path) -> None:
     assert await process.wait() == 0
 
 
+async def test_a_message_that_no_frame_can_carry(
+    cluster: TestCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It alone is lost, and said to be."""
+    monkeypatch.setattr(link_module, "_LONGEST", 100_000)
+    async with manager(cluster, "m1") as one, manager(cluster, "m2") as two:
+        await one.send(two, b"before", b"x" * 100_001, b"after")
+        await two.receiver.expect(b"before", b"after")
+        assert await one.receiver.lost.get() == "m2"
+        assert any("more than 100000 bytes" in message for message in caplog.messages)
+
+
+async def test_a_host_without_file_descriptors(cluster: TestCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it cannot do now it tries again."""
+    failures = 3
+
+    async def dial_later(*arguments: Any, **options: Any) -> Connection:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return await dial(*arguments, **options)
+
+    monkeypatch.setattr("agent.rpc.raft_transport.dial", dial_later)
+    async with manager(cluster, "m1") as one, manager(cluster, "m2") as two, ticking(one, two):
+        for _ in range(3):
+            assert await one.receiver.lost.get() == "m2"
+        await two.receiver.expect(b"tick")
+
+
 async def test_silence_is_no_fault(cluster: TestCluster) -> None:
     """A connection on which nothing is sent has nothing to answer; after a while it is closed."""
     async with manager(cluster, "m1", patience=replace(QUICK, idle=0.3)) as one, manager(cluster, "m2") as two:
         await one.link_up(two)
         await until(lambda: not two.transport._hosted)
-        assert one.transport._links["m2"]._task is None
+        await until(lambda: one.transport._links["m2"]._task is None)
         await one.link_up(two)
 
 
@@ -435,8 +469,8 @@ async def test_a_connection_cut_at_every_byte(cluster: TestCluster) -> None:
         there, back = cutter.passed
         # The last bytes one by one, those of the handshake with gaps.
         places = [
-            *((0, place) for place in [*range(1, there - 120, 97), *range(there - 120, there + 1)]),
-            *((1, place) for place in [*range(1, back - 120, 97), *range(back - 120, back)]),
+            *((0, place) for place in [*range(1, there - 120, 211), *range(there - 120, there + 1)]),
+            *((1, place) for place in [*range(1, back - 40, 211), *range(back - 40, back)]),
         ]
         for side, place in places:
             await one.driver.call(lambda: one.transport._links["m2"]._break("the test goes on"))
@@ -458,6 +492,44 @@ async def test_a_connection_cut_at_every_byte(cluster: TestCluster) -> None:
         async with ticking(one, two, cutter.address):
             while last != b"tick":
                 _, last = await two.receiver.messages.get()
+
+
+async def test_a_snapshot_cut_at_many_places(cluster: TestCluster) -> None:
+    """It is complete or fails, never anything in between, and what arrived is the beginning of it."""
+    pieces = [bytes([number]) * 5000 for number in range(4)]
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    async with manager(cluster, "m1") as one, manager(cluster, "m2") as two, Cutter(two.address) as cutter:
+
+        async def stream() -> bool:
+            try:
+                await one.driver.run(one.transport.send_snapshot("m2", cutter.address, chunks()))
+            except OSError:
+                return False
+            return True
+
+        def taken() -> list[bytes]:
+            arrived = []
+            while not two.receiver.chunks.empty():
+                arrived.append(two.receiver.chunks.get_nowait()[1])
+            return arrived
+
+        assert await stream()
+        there, back = cutter.passed
+        taken()
+        for side, place in [
+            *((0, place) for place in range(1, there, 397)),
+            *((1, place) for place in range(1, back, 97)),
+        ]:
+            cutter.limit = (place, 1 << 60) if side == 0 else (1 << 60, place)
+            complete = await stream()
+            await until(lambda: not two.transport._hosted)
+            arrived = taken()
+            assert arrived == pieces[: len(arrived)]
+            assert len(arrived) == 4 or not complete
 
 
 # -- cancellation
@@ -501,7 +573,7 @@ async def test_a_snapshot_cancelled_at_every_turn(cluster: TestCluster) -> None:
 
         turns = 0
         while not await one.driver.run(cancelled_after(turns)):
-            turns += 3
+            turns += 1 + turns // 4
         assert turns > 20
         await until(lambda: not two.transport._hosted)
         await one.driver.run(one.transport.send_snapshot("m2", two.address, chunks()))
