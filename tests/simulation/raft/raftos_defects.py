@@ -21,6 +21,7 @@ from raft_plants import (
     reads_without_asking,
 )
 
+from agent.raft.core.candidate import Candidate
 from agent.raft.core.follower import Follower
 from agent.raft.core.leader import Leader
 from agent.raft.core.messages import NOBODY, Entry, HardState, Position
@@ -43,7 +44,13 @@ def forgets_vote_when_it_steps_down(monkeypatch: pytest.MonkeyPatch) -> None:
         self.term, self.vote, self.leader = term, NOBODY, leader
         self.role = Follower(self)
 
+    def tick(self: Candidate) -> None:
+        self._elapsed += 1
+        if self._elapsed >= self._patience:
+            self._core.follow(self._core.term, NOBODY)
+
     monkeypatch.setattr(RaftCore, "follow", follow)
+    monkeypatch.setattr(Candidate, "tick", tick)
 
 
 def never_counts_over_an_old_term(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +123,7 @@ DEFECTS = (
         Plant(
             "the vote is forgotten when a candidate gives up or a leader steps down",
             forgets_vote_when_it_steps_down,
-            focus=("freeze", "transfer"),
+            focus=("isolate_leader",),
         ),
         "state.State.to_follower, state.Follower.init_storage",
         "two leaders in one term",
