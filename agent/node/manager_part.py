@@ -221,7 +221,8 @@ class ManagerPart:
     async def hand_over(self) -> bool:
         """Let another manager lead, if this one does and there is one; whether one took over. HANDOVER seconds at most."""
         status = self.member.status
-        if not status.leading or sum(member.voter for member in status.members) < 2:
+        heirs = [each for each in status.members if each.voter and each.active and each.id != status.member_id]
+        if not status.leading or not heirs:
             return False
         try:
             async with asyncio.timeout(HANDOVER):
