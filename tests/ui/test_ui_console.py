@@ -416,7 +416,7 @@ async def test_an_empty_cluster_says_what_to_do(size: tuple[int, int]) -> None:
 async def test_playground(size: tuple[int, int]) -> None:
     session = FakePlayground()
     async with console(size, playground=session, context="playground") as there:
-        await there.sees("03:57:41 left", "tier loopback: no namespaces: not root", "★ node1", "◇ node2", "127.77.2.1")
+        await there.sees("03:57:41 left", "tier loopback: no namespaces: not root", "★ node1", "◆ node2", "127.77.2.1")
         await there.sees("DOCKER_HOST=unix:///run/playground/node1/docker.sock", "1001", "2001", "8081")
         await there.press("down", "h")
         assert there.app.clipboard == "unix:///run/playground/node2/docker.sock"

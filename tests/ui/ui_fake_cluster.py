@@ -431,7 +431,7 @@ class FakePlayground:
     tier = FakeTier()
 
     def __init__(self) -> None:
-        self.instances = [FakeInstance(number, "manager" if number == 1 else "worker") for number in range(1, 6)]
+        self.instances = [FakeInstance(number, "manager" if number <= 3 else "worker") for number in range(1, 6)]
         self.expires_at = datetime.fromtimestamp(START + 3 * 3600 + 57 * 60 + 42, UTC)
         self.callbacks: list[Any] = []
         self.problem = ""
