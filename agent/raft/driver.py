@@ -358,6 +358,7 @@ class Driver:
         now = self._loop.time()
         self._delivery.read = self._reads.on_tick(now) or self._delivery.read
         self._speaking.knock(now, self._status)
+        self._speaking.keep_warm(now)
         status = self._picture.figures(now)
         if status is not None:
             self._delivery.status = status

@@ -87,7 +87,8 @@ class Transport(Protocol):
     def send(self, member: str, address: str, messages: Sequence[bytes]) -> None:
         """Send as soon as possible and in order, or lose them: never waits, never fails, holds a bounded number of bytes.
 
-        A connection is made when it is needed and made again when `address` is another one than before.
+        A connection is made when it is needed and made again when `address` is another one than before. Without messages
+        it is only made or kept, so that it is there when an election needs it.
         """
         ...
 

@@ -11,6 +11,9 @@ from agent.raft.interface import Transport
 from agent.raft.knocking import Knocking
 from agent.raft.wire import Expelled, Knock, Whereabouts, WireMessage, encode
 
+WARM = 5.0
+"""Seconds between two looks at the connections to the other members."""
+
 
 class Speaking:
     """Gives messages their addresses. `stream` is called for those that ask for a snapshot to be streamed."""
@@ -29,6 +32,7 @@ class Speaking:
         self._knocking = knocking
         self._stream = stream
         self._outbox: dict[str, list[WireMessage]] = {}
+        self._warm_next = 0.0
 
     def post(self, message: WireMessage) -> None:
         """To be sent at the next `flush`, after what was posted before."""
@@ -46,6 +50,17 @@ class Speaking:
         """Ask whether this member still belongs to the group, when there is reason to."""
         for message in self._knocking.due(now, status):
             self.post(message)
+
+    def keep_warm(self, now: float) -> None:
+        """Stay connected to every member, also between followers: a new connection in the moment when the leader is lost
+        would wait behind all who come then.
+        """
+        if now < self._warm_next:
+            return
+        self._warm_next = now + WARM
+        for member in self._core.membership.members:
+            if member != self._core.id and (address := self._knocking.address_of(member)):
+                self._transport.send(member, address, ())
 
     def hear(self, message: Whereabouts | Knock | Expelled) -> str:
         """A neighbour's word. Why this member is no longer one, if that is what it says."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -72,11 +73,14 @@ class Link:
         self._told = ""
 
     def send(self, address: str, messages: Sequence[bytes]) -> None:
-        """Send in order, or lose. Never waits."""
+        """Send in order, or lose. Never waits. Without messages: connect, or ask whether the connection is alive."""
         now = self._loop.time()
         self._wanted_until = now + self._patience.idle
         if address != self._address:
             self._move(address)
+        if not messages:
+            self._keep(now)
+            return
         if not self._queue:
             if self._stream is not None:
                 messages = self._send_now(self._stream, messages, now)
@@ -98,9 +102,21 @@ class Link:
         self._queue.extend(messages)
         self._queued += size
         if self._task is None:
-            self._task = self._loop.create_task(self._run())
+            self._connect()
         elif self._writable is not None:
             _wake(self._writable)
+
+    def _connect(self) -> None:
+        self._task = self._loop.create_task(self._run())
+
+    def _keep(self, now: float) -> None:
+        if self._task is None:
+            self._connect()
+        elif self._stream is not None and not self._queue and self._asks(now):
+            # A connection that broke is known to its own task in a moment.
+            with contextlib.suppress(RpcError):
+                if self._stream.send_now(RaftBatch([], ask=True)):
+                    self._asked(self._stream, now)
 
     def renew(self) -> None:
         """Connect anew: this node's certificate is another one."""

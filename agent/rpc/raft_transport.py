@@ -91,8 +91,11 @@ class RaftTransport:
             self._loop = asyncio.get_running_loop()
 
     def send(self, member: str, address: str, messages: Sequence[bytes]) -> None:
-        """Send as soon as possible and in order, or lose them: never waits, never fails, holds a bounded number of bytes."""
-        if self._closed or not messages:
+        """Send as soon as possible and in order, or lose them: never waits, never fails, holds a bounded number of bytes.
+
+        Without messages the connection is made or kept, and looked at: a dead one is made anew before it is needed.
+        """
+        if self._closed:
             return
         identity = self._identity()
         if identity is not self._used:

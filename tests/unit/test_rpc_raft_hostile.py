@@ -309,6 +309,27 @@ async def test_silence_is_no_fault(cluster: TestCluster) -> None:
         await one.link_up(two)
 
 
+async def test_a_connection_is_kept_for_when_it_is_needed(cluster: TestCluster) -> None:
+    """Made without a message, and a dead one is found and replaced without one."""
+    async with manager(cluster, "m1") as one, manager(cluster, "m2") as two:
+        held: list[Handover] = []
+        two.listener.on_raft = held.append
+        await one.send(two)
+        await until(lambda: bool(held))
+        # Nobody reads on that one.
+        two.listener.on_raft = two.transport.adopt
+        link = one.transport._links["m2"]
+        await until(lambda: link._stream is not None)
+        await one.send(two)
+        assert await one.receiver.lost.get() == "m2"
+        await until(lambda: "m1" in two.transport._speaking)
+        await one.send(two)
+        await until(lambda: link._question is None)
+        assert two.receiver.messages.empty()
+        for handover in held:
+            handover.close()
+
+
 # -- changes
 
 
