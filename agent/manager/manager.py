@@ -61,10 +61,10 @@ class Manager:
         self.renewal = Renewal(store, clock, group, on_issued=self.dispatcher.certificate_issued)
         self.log_broker = LogBroker(store, self.dispatcher.connections)
         self.explainer = Explainer(store, clock, self.dispatcher.suspected)
-        self._role_manager = (
-            None if group is None else RoleManager(store, group, self.dispatcher.address_of, monotonic=monotonic)
-        )
-        if self._role_manager is not None:
+        self._role_manager: RoleManager | None = None
+        if group is not None:
+            address_of, protocol_of = self.dispatcher.address_of, self.dispatcher.protocol_of
+            self._role_manager = RoleManager(store, group, address_of, protocol_of, monotonic=monotonic)
             self.dispatcher.on_manager_session = self._role_manager.look_again
         self._loops = (
             self.dispatcher,

@@ -17,6 +17,7 @@ import msgspec
 from agent.api_types.node import ManagerStatus, Node, NodeRole
 from agent.api_types.times import MILLISECOND, SECOND, Clock
 from agent.manager.control_loop import BATCH
+from agent.manager.feature_level import ProtocolOf, common_level, level_of, raise_level
 from agent.manager.group import Group, leads, lives, member_of, survives_without, voters
 from agent.raft.core.errors import ProposalRefused
 from agent.raft.interface import GroupStatus, MemberStatus, NotLeader
@@ -148,12 +149,15 @@ def manager_status(node_id: str, status: GroupStatus, *, settled: bool) -> Manag
 
 
 class RoleManager:
-    """Runs on the leader. `address_of` tells where a node's listener is (see `AddressOf`); `monotonic` in nanoseconds."""
+    """Runs on the leader. For `address_of` and `protocol_of` see `AddressOf`, `ProtocolOf`; `monotonic` in nanoseconds."""
 
-    def __init__(self, store: Store, group: Group, address_of: AddressOf, *, monotonic: Clock) -> None:
+    def __init__(
+        self, store: Store, group: Group, address_of: AddressOf, protocol_of: ProtocolOf, *, monotonic: Clock
+    ) -> None:
         self._store = store
         self._group = group
         self._address_of = address_of
+        self._protocol_of = protocol_of
         self._monotonic = monotonic
         self._settled_at = 0
         self._refused: dict[tuple[type, str], _Refusal] = {}
@@ -206,6 +210,7 @@ class RoleManager:
             left = self._settled_at - self._monotonic()
             status = self._group.status
             await self._write_statuses(status, settled=left <= 0)
+            await self._raise_level(status)
             await _wait(self._status_wake, left if left > 0 else None)
 
     async def _write_statuses(self, status: GroupStatus, *, settled: bool) -> None:
@@ -224,6 +229,11 @@ class RoleManager:
         # What did not fit into one transaction is seen again: every commit leads to another look.
         if self._store.view(differing):
             await self._store.update(write)
+
+    async def _raise_level(self, status: GroupStatus) -> None:
+        level = common_level(status, self._protocol_of)
+        if level is not None and level > self._store.view(level_of):
+            await self._store.update(lambda tx: raise_level(tx, level))
 
     # -- who belongs to the group
 

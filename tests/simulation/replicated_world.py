@@ -19,7 +19,7 @@ from agent.api_types.node import Node, NodeState
 from agent.api_types.task import TaskState
 from agent.api_types.times import SECOND, parse_time
 from agent.manager.dispatcher.ingress import answers as takes_connections
-from agent.manager.following import following_handlers
+from agent.manager.group import elsewhere
 from agent.manager.manager import Manager
 from agent.raft.interface import NotLeader
 from agent.rpc.errors import RpcError
@@ -228,10 +228,14 @@ class ReplicatedWorld(World):
 
     def _serve(self, end: End, link: Link) -> None:
         process = self.processes[link.to]
+        handler: Any
         if process.manager is not None:
-            handler: Any = process.manager.handlers()["session"]
+            handler = process.manager.handlers()["session"]
         else:
-            handler = following_handlers(lambda: process.member.status, self.loop.monotonic)["session"]
+
+            async def handler(stream: End, opening: object, link: Link) -> None:
+                await stream.send(elsewhere(process.member.status, self.loop.monotonic()))
+
         self.spawn(_answer(handler, end, link))
 
     # -- looking

@@ -15,10 +15,12 @@ from simulated_group import SimulatedGroup
 from virtual_time import VirtualLoop, run_virtual
 
 from agent.api_types.node import Node, NodeRole, NodeSpec
+from agent.api_types.swarm import Cluster, SwarmSpec
 from agent.manager.group import survives_without
 from agent.manager.role_manager import RoleManager
 from agent.raft.core.errors import ChangeRefused
 from agent.raft.interface import NotLeader, OutcomeUnknown
+from agent.rpc.protocols import SPOKEN
 from agent.store.store import Store
 from agent.store.transactions import WriteTx
 
@@ -34,6 +36,8 @@ class Managers:
         self.store = Store.in_memory(clock=loop.clock)
         self.sessions = {each: f"{each}:2377" for each in members}
         """Nodes that have a session with a manager's certificate."""
+        self.protocols: dict[str, int] = {}
+        """What nodes with a session speak."""
         self.workers = workers
         self.terms = 0
         """Terms in which somebody led here."""
@@ -44,6 +48,7 @@ class Managers:
                 tx.create(Node(id=node_id, spec=NodeSpec(role=NodeRole.MANAGER)))
             for node_id in self.workers:
                 tx.create(Node(id=node_id))
+            tx.create(Cluster(spec=SwarmSpec(name="default")))
 
         await self.store.update(create)
         self._leading = asyncio.ensure_future(self._lead())
@@ -67,7 +72,9 @@ class Managers:
                     await self.group.status_changed(status)
                 continue
             self.terms += 1
-            self.manager = RoleManager(self.store, self.group, self.sessions.get, monotonic=self.loop.monotonic)
+            self.manager = RoleManager(
+                self.store, self.group, self.sessions.get, self.protocols.get, monotonic=self.loop.monotonic
+            )
             try:
                 await self.manager.run()
             except* (NotLeader, OutcomeUnknown):
@@ -332,6 +339,28 @@ def test_a_refused_step_is_tried_again_less_and_less_often() -> None:
         assert await world.settled(within=40) > 15
         pauses = [round(after - before, 1) for before, after in pairwise(tries)]
         assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+    managers(story, "m1", "m2", "m3")
+
+
+def test_the_feature_level_rises_to_what_all_managers_read() -> None:
+    async def story(world: Managers) -> None:
+        def level() -> int:
+            return world.store.view(lambda tx: tx.all(Cluster))[0].feature_level
+
+        async def heard(node_id: str, protocol: int) -> None:
+            world.protocols[node_id] = protocol
+            world.manager.look_again()
+            await asyncio.sleep(0.1)
+
+        await heard("m2", SPOKEN.newest)
+        assert level() == 1, "m3 has not been heard"
+        await heard("m3", 1)
+        assert level() == 1
+        await heard("m3", SPOKEN.newest)
+        assert level() == SPOKEN.newest
+        await heard("m3", 1)
+        assert level() == SPOKEN.newest, "it never sinks: the log may hold entries of that level"
 
     managers(story, "m1", "m2", "m3")
 

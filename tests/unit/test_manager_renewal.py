@@ -17,10 +17,8 @@ from agent.api_types.identity import new_id
 from agent.api_types.node import Node, NodeRole, NodeSpec
 from agent.api_types.swarm import Cluster, SwarmSpec
 from agent.api_types.times import SECOND
-from agent.manager.following import following_handlers
 from agent.manager.group import effective_role, elsewhere, survives_without
 from agent.manager.membership import Membership, Referral
-from agent.manager.recovery import begin_alone
 from agent.manager.renewal import LAST_MANAGER, LEADS, QUORUM_LOSS, Renewal, refuse_departure
 from agent.pki.identity import NodeIdentity, NodeKey
 from agent.pki.root import RootCA
@@ -37,7 +35,6 @@ from agent.rpc.messages import (
     Message,
     RenewAnswer,
     RenewOpen,
-    SessionEnd,
 )
 from agent.rpc.peer import Peer
 from agent.store.store import Store
@@ -278,18 +275,9 @@ async def test_an_answer_that_is_none_is_not_passed_on() -> None:
     assert JoinRefused("x").wrong_token is False
 
 
-async def test_a_follower_says_where_the_leader_is() -> None:
-    now = 100 * SECOND
-    group = status("m1", "m2", leader="m2")
-    handlers = following_handlers(lambda: group, lambda: now)
-    answer = await ask(handlers, "session", Heartbeat(), a_peer("n1"))
-    assert isinstance(answer, SessionEnd)
+def test_a_follower_says_where_the_leader_is() -> None:
+    answer = elsewhere(status("m1", "m2", leader="m2"), 100 * SECOND)
     assert (answer.leader, answer.leaderless, answer.removed) == (ManagerAddress("m2", "m2:2377"), False, False)
-    with pytest.raises(Unavailable, match="ask m2:2377"):
-        await ask(handlers, "renew", RenewOpen(b""), a_peer("n1"))
-    group = status("m1", "m2", leader="")
-    with pytest.raises(Unavailable, match="no leader is known"):
-        await ask(handlers, "depart", DepartOpen(), a_peer("n1"))
 
 
 def test_without_a_leader_for_longer_than_an_election_nodes_are_on_their_own() -> None:
@@ -325,16 +313,3 @@ def test_a_node_without_a_group_is_what_it_is_to_be() -> None:
     node = Node(id="n1", spec=NodeSpec(role=MANAGER))
     assert effective_role(node, None) is MANAGER
     assert effective_role(msgspec.structs.replace(node, spec=NodeSpec(role=WORKER)), None) is WORKER
-
-
-async def test_whoever_begins_alone_makes_the_other_managers_workers() -> None:
-    store = await a_store(m1=MANAGER, m2=MANAGER, n1=WORKER, n2=WORKER)
-    await store.update(lambda tx: begin_alone(tx, "m1"))
-    assert {each: role_of(store, each) for each in ("m1", "m2", "n1", "n2")} == {
-        "m1": MANAGER,
-        "m2": WORKER,
-        "n1": WORKER,
-        "n2": WORKER,
-    }
-    await store.update(lambda tx: begin_alone(tx, "n1"))
-    assert role_of(store, "n1") is MANAGER

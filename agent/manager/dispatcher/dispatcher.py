@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import ClassVar
 
@@ -37,6 +38,7 @@ from agent.manager.dispatcher.node_updates import (
 )
 from agent.manager.dispatcher.session import Session, converse
 from agent.manager.dispatcher.turns import Turns
+from agent.manager.feature_level import level_of
 from agent.manager.group import ELSEWHERE, Group, elsewhere
 from agent.manager.status_reports import StatusWriter
 from agent.rpc.connection import Connection, Handler
@@ -62,6 +64,9 @@ log = logging.getLogger(__name__)
 
 LEASE = 60 * SECOND
 """How long a new leader waits for a node that told the old one that it would be back."""
+
+BEGINNING = 1.0
+"""Seconds that a node waits for a leader that is made but does not run yet."""
 
 TABLE_GAP = 0.05
 """Seconds between two tables of published ports: nodes that come in a crowd would else lead to one each."""
@@ -98,6 +103,7 @@ class Dispatcher(ControlLoop):
         self._table_is_old = asyncio.Event()
         self._cluster_changed = False
         self._leads = False
+        self._begun = asyncio.Event()
         self.connections = Connections()
         self.on_manager_session: Callable[[], None] = lambda: None
         """Told when a node has a session as a manager (see `address_of`)."""
@@ -134,9 +140,18 @@ class Dispatcher(ControlLoop):
         return node_id in self._sessions
 
     def address_of(self, node_id: str) -> str | None:
-        """Where the listener (`host:port`) of a node is that has a session with a manager's certificate; else None."""
+        """Where the listener (`host:port`) of a node is that may be a manager: it has a session with a manager's
+        certificate, and reads what the log may hold. Else None.
+        """
         session = self._sessions.get(node_id)
-        return session.address if session is not None and session.role is NodeRole.MANAGER else None
+        if session is None or session.role is not NodeRole.MANAGER:
+            return None
+        return session.address if session.protocol >= self.store.view(level_of) else None
+
+    def protocol_of(self, node_id: str) -> int | None:
+        """The protocol that a node speaks with this manager; None while it has no session."""
+        session = self._sessions.get(node_id)
+        return None if session is None else session.protocol
 
     def managers(self) -> list[ManagerAddress]:
         """Where the managers are."""
@@ -162,6 +177,7 @@ class Dispatcher(ControlLoop):
         self._updates.refresh()
         self._table, self._addresses = None, {}
         self._leads = True
+        self._begun.set()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._statuses.run())
@@ -320,7 +336,7 @@ class Dispatcher(ControlLoop):
             raise InvalidArgument(f"a session is opened with SessionOpen, not {type(opening).__name__}")
         _check_size(opening.description)
         await self._turns()
-        if not self._leads:
+        if not await self._is_leading():
             await stream.send(self._elsewhere(ELSEWHERE))
             return
         node_id = connection.peer.node_id
@@ -336,6 +352,7 @@ class Dispatcher(ControlLoop):
             stream,
             self.store,
             role=connection.peer.role,
+            protocol=connection.peer.protocol,
             update=lambda: self._updates.of(node_id),
             ingress=lambda: self._table,
             turn=self._turns,
@@ -352,6 +369,13 @@ class Dispatcher(ControlLoop):
             await converse(session, ready, self._listen(session, stream))
         finally:
             self._leave(session)
+
+    async def _is_leading(self) -> bool:
+        """Whether this one leads; one that was only just made is waited for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BEGINNING):
+                await self._begun.wait()
+        return self._leads
 
     async def _listen(self, session: Session, stream: Stream) -> None:
         while True:

@@ -32,6 +32,7 @@ class Session:
         store: Store,
         *,
         role: NodeRole | None,
+        protocol: int,
         update: Callable[[], NodeUpdate | None],
         ingress: Callable[[], IngressTable | None],
         turn: Callable[[], Awaitable[None]],
@@ -42,6 +43,8 @@ class Session:
         """The node's own listener."""
         self.role = role
         """The role in the certificate that the node came with."""
+        self.protocol = protocol
+        """What the node and this manager speak."""
         self.orderly = False
         """Whether the session's end is no reason for suspicion."""
         self._stream = stream
