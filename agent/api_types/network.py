@@ -60,3 +60,22 @@ class NetworkAttachment(ApiObject, frozen=True):
 
     network: Network = nested("Network", Network)
     addresses: list[str] = omitempty("Addresses", [])
+
+
+class Attachment(ApiObject, frozen=True):
+    """An address on a network that no task has: a node's balancer's, or that of a container that a person runs.
+
+    `container` is that container's id, empty for the balancer; `name` and `aliases` are how others on the network call
+    it. `addresses` have their prefix length. Our own: the Docker API has no such object.
+    """
+
+    id: str = present("ID", "")
+    version: Version = nested("Version", Version)
+    created_at: str = omitempty("CreatedAt", "")
+    updated_at: str = omitempty("UpdatedAt", "")
+    network_id: str = omitempty("NetworkID", "")
+    node_id: str = omitempty("NodeID", "")
+    container: str = omitempty("Container", "")
+    name: str = omitempty("Name", "")
+    aliases: list[str] = omitempty("Aliases", [])
+    addresses: list[str] = omitempty("Addresses", [])

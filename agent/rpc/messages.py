@@ -145,6 +145,90 @@ class NodeUpdate(Message, frozen=True):
     issuer: str
 
 
+# -- networks: part of the session, manager to node
+
+
+class OverlaySubnet(msgspec.Struct, frozen=True, gc=False):
+    """A subnet of a network (CIDR) and its gateway (an address without a length), which is the bridge's on every host."""
+
+    subnet: str
+    gateway: str
+
+
+class OverlayDescription(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A network as its nodes need it. `balancer` is the address (without a length) of this very node's balancer."""
+
+    name: str
+    vni: int
+    subnets: list[OverlaySubnet]
+    balancer: str = ""
+    internal: bool = False
+    encrypted: bool = False
+    ingress: bool = False
+    attachable: bool = False
+    mtu: int = 1450
+    options: dict[str, str] = {}
+
+
+class OverlayEndpoint(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """An address on a network: of a task, of a container that a person runs, or of a node's balancer (no name).
+
+    `id` is the task's or the attachment's, `host` the address that VXLAN reaches its node at. `ready` ones are known to
+    names and balancers: they run, are wanted, and their node is not suspected.
+    """
+
+    id: str
+    address: str
+    node_id: str
+    host: str
+    service_id: str = ""
+    name: str = ""
+    aliases: list[str] = []
+    ready: bool = False
+
+
+class OverlayService(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A service on a network. Without a virtual address (`vip` is empty) its name stands for its tasks' addresses."""
+
+    id: str
+    name: str
+    vip: str = ""
+    aliases: list[str] = []
+
+
+class NetworkUpdate(Message, frozen=True):
+    """What changed on one network. A `complete` one replaces all that the node knew of it; with `gone` it forgets it.
+
+    `description` is None where it is as before. Services and endpoints that are named replace those of the same id.
+    """
+
+    network_id: str
+    complete: bool = False
+    gone: bool = False
+    description: OverlayDescription | None = None
+    services: list[OverlayService] = []
+    removed_services: list[str] = []
+    endpoints: list[OverlayEndpoint] = []
+    removed_endpoints: list[str] = []
+
+
+class NetworkKey(msgspec.Struct, frozen=True, gc=False):
+    """A key of the encrypted networks; `generation` counts up. The repr shows nothing of it."""
+
+    generation: int
+    key: bytes
+
+    def __repr__(self) -> str:
+        return f"NetworkKey(generation={self.generation})"
+
+
+class NetworkKeys(Message, frozen=True):
+    """Keys for traffic between hosts on encrypted networks, oldest first; `sending` is the generation to send with."""
+
+    keys: list[NetworkKey]
+    sending: int
+
+
 class SessionEnd(Message, frozen=True):
     """The manager ends the session; `reason` is for people. With `removed` the node is no longer part of the cluster.
 
@@ -159,7 +243,9 @@ class SessionEnd(Message, frozen=True):
 
 
 SessionFromNode = SessionOpen | Heartbeat | StatusReport | Described | Leaving
-SessionFromManager = SessionReady | NodeUpdate | Assignments | IngressTable | Heartbeat | SessionEnd
+SessionFromManager = (
+    SessionReady | NodeUpdate | Assignments | IngressTable | NetworkUpdate | NetworkKeys | Heartbeat | SessionEnd
+)
 """A manager's `Heartbeat` answers the node's: a manager that is silent for three periods is given up."""
 
 
@@ -348,6 +434,8 @@ AnyMessage = (
     | NodeUpdate
     | Assignments
     | IngressTable
+    | NetworkUpdate
+    | NetworkKeys
     | SessionEnd
     | RenewOpen
     | RenewAnswer

@@ -9,17 +9,17 @@ from typing import TypeAlias, TypeVar, cast
 import msgspec
 
 from agent.api_types.common import Version
-from agent.api_types.network import Network
+from agent.api_types.network import Attachment, Network
 from agent.api_types.node import Node
 from agent.api_types.secret import Config, Secret
 from agent.api_types.service import Service
 from agent.api_types.swarm import Cluster
 from agent.api_types.task import Task
 
-StoreObject: TypeAlias = Node | Service | Task | Network | Secret | Config | Cluster
+StoreObject: TypeAlias = Node | Service | Task | Network | Attachment | Secret | Config | Cluster
 """Everything the store can hold."""
 
-O = TypeVar("O", Node, Service, Task, Network, Secret, Config, Cluster)  # noqa: E741 - the contract's name
+O = TypeVar("O", Node, Service, Task, Network, Attachment, Secret, Config, Cluster)  # noqa: E741 - the contract's name
 
 UNCOMMITTED = Version(index=-1)
 """The version of what is not committed yet; replaced by the entry's index when it is applied.
@@ -54,6 +54,11 @@ TABLES: tuple[TableSchema, ...] = (
         },
     ),
     TableSchema("network", Network, {"name": _by(lambda n: n.spec.name)}),
+    TableSchema(
+        "attachment",
+        Attachment,
+        {"network": _by(lambda a: a.network_id), "node": _by(lambda a: a.node_id or None)},
+    ),
     TableSchema("secret", Secret, {"name": _by(lambda s: s.spec.name)}),
     TableSchema("config", Config, {"name": _by(lambda c: c.spec.name)}),
     TableSchema("cluster", Cluster, {"name": _by(lambda c: c.spec.name)}),
