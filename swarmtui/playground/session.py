@@ -18,6 +18,7 @@ from swarmtui.playground.addresses import LAST_NUMBER, instance_name
 from swarmtui.playground.booting import Booting, Step
 from swarmtui.playground.changes import Change, ChangeKind
 from swarmtui.playground.clock import DEFAULT_LENGTH, Now, SessionClock, utc_now
+from swarmtui.playground.expiry import Expiry
 from swarmtui.playground.instance import Instance, InstanceState, Role
 from swarmtui.playground.keeper import Configuration
 from swarmtui.playground.keeping import KeeperFailed, KeeperLink, clean_environment
@@ -67,13 +68,9 @@ class PlaygroundSession:
         self._last_number = 0
         self._ground: Ground | None = None
         self._keeper: KeeperLink | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._started_at = 0.0
         self._booting: Booting
-        self.over = asyncio.Event()
-        """Set when the time is up or the keeper is gone: leave the session then."""
-        self.ending = ""
-        """Why it is over, for people."""
+        self._expiry = Expiry(self._clock, self._tell)
 
     # Looking
 
@@ -113,6 +110,16 @@ class PlaygroundSession:
         return self._entered.swept
 
     @property
+    def over(self) -> asyncio.Event:
+        """Set when the time is up or the keeper is gone: leave the session then."""
+        return self._expiry.over
+
+    @property
+    def ending(self) -> str:
+        """Why it is over, for people; "" while it is not."""
+        return self._expiry.ending
+
+    @property
     def limit(self) -> int:
         """Instances at once, at most."""
         return self._options.limit
@@ -138,7 +145,7 @@ class PlaygroundSession:
                 raise PlaygroundError(str(error)) from error
             # Installed is not the same as usable: its kernel may lack what engines need. There is a tier that needs less.
             await self._open(Tier.NAMESPACES, f"the engine that is installed does not start in an instance: {error}")
-        self._watch_clock()
+        self._expiry.watch()
         return self
 
     async def __aexit__(
@@ -150,7 +157,7 @@ class PlaygroundSession:
         """Move the end of the session."""
         self._clock.extend(by)
         self._tell(Change(ChangeKind.EXTENDED, text=f"the session now ends at {self.expires_at:%H:%M:%S} UTC"))
-        self._watch_clock()
+        self._expiry.watch()
 
     # Changing instances
 
@@ -360,7 +367,7 @@ class PlaygroundSession:
         if kind == "closed":
             for instance in self._instances.values():
                 self._has_stopped(instance)
-            self._finish("the playground's keeper has ended, and everything with it")
+            self._expiry.finish("the playground's keeper has ended, and everything with it")
             return
         heard = self._instances.get(event["instance"])
         if heard is None:
@@ -398,37 +405,12 @@ class PlaygroundSession:
         for callback in list(self._callbacks):
             callback(change)
 
-    # Time
-
-    def _watch_clock(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._clock.over:
-            self._finish("the session's time is up")
-            return
-        warning = self._clock.due()
-        if warning is not None:
-            minutes = round(warning.total_seconds() / 60)
-            self._tell(
-                Change(
-                    ChangeKind.WARNING, text=f"the playground ends in {minutes} min, and everything in it is deleted"
-                )
-            )
-        # At most a minute at once: the loop's clock stands still while a laptop sleeps, the wall's does not.
-        wait = min(self._clock.until_next().total_seconds(), 60.0)
-        self._timer = asyncio.get_running_loop().call_later(wait, self._watch_clock)
-
-    def _finish(self, text: str) -> None:
-        if not self.over.is_set():
-            self.ending = text
-            self.over.set()
-            self._tell(Change(ChangeKind.OVER, text=text))
+    # Its end
 
     async def _end(self) -> None:
         # Nobody needs to hear of every instance that stops now.
         self._callbacks.clear()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._expiry.stop()
         ground = self._entered
         try:
             if self._keeper is not None:

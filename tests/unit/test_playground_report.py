@@ -100,6 +100,9 @@ def test_wrong_options_are_refused_before_anything_is_made() -> None:
     for arguments, text in (
         (["--json"], "--json needs --headless"),
         (["--headless", "--nodes", "0"], "0 is not in the range"),
+        (["--headless", "--template", "5m", "--nodes", "3"], "leave --nodes and --managers out"),
+        (["--headless", "--nodes", "2", "--managers", "3"], "3 managers do not fit into 2 nodes"),
+        (["--headless", "--template", "7m"], "is not one of '3m2w', '5m', '1m1w', '1m4w'"),
         (["--headless", "--tier", "cloud"], "'cloud' is not one of 'auto', 'engine', 'namespaces', 'loopback'"),
         (["--headless", "--hours", "0"], "0.0 is not in the range"),
         ([], "the console needs a terminal"),
