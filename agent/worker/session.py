@@ -121,7 +121,12 @@ class SessionKeeper:
         begun = asyncio.get_running_loop().time()
         period = session.ready.heartbeat_period / SECOND
         try:
-            await self._serve(connection, session)
+            if self._left:
+                # The leader was found too late, and is to know all the same.
+                await session.leave()
+            else:
+                await self._serve(connection, session)
+            reason = "the agent stops"
         except SessionRefused as refused:
             if refused.removed:
                 raise

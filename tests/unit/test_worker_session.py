@@ -16,7 +16,7 @@ from agent.api_types.common import Resources
 from agent.api_types.node import Node, NodeDescription, NodeRole
 from agent.api_types.task import TaskState
 from agent.api_types.times import SECOND
-from agent.rpc.errors import RpcError, StreamEnded, StreamFailed, Unreachable
+from agent.rpc.errors import Removed, RpcError, StreamEnded, StreamFailed, Unreachable
 from agent.rpc.messages import (
     Assignments,
     Described,
@@ -92,7 +92,7 @@ class FakeManager:
 
     away (refused by its host), cut (nothing arrives; what is sent is sent again, as TCP has it), frozen (its host takes the
     connection, it says nothing), mute (it takes the session and says nothing), accept, or what it answers to a session:
-    follower (`answer`), removed.
+    follower (`answer`), removed. A shut one tells a removed node so in its handshake.
     """
 
     def __init__(self, address: str, *, period: float = 1.0, mode: str = "accept") -> None:
@@ -116,6 +116,8 @@ class FakeManager:
         if self.mode == "frozen":
             await loop.create_future()
         await asyncio.sleep(self.dial_time)
+        if self.mode == "shut":
+            raise Removed(f"{self.address} refused the connection: the node was removed", by_peer=True)
         if self.mode == "away":
             raise Unreachable(f"{self.address}: connection refused")
         connection = FakeConnection(self, purpose, handlers)
@@ -662,6 +664,15 @@ def test_a_removed_node_ends_and_says_so(tmp_path: Path) -> None:
             await session.stream.send(SessionEnd("the node was removed", removed=True))
             await asyncio.wait({one.keeping})
             assert str(one.keeping.exception()) == "the node was removed"
+        manager = FakeManager("m:1")
+        async with agent(tmp_path, loop, FakeManager("away:1", mode="away"), manager) as one:
+            await (await manager.sessions.get()).ready()
+            manager.mode = "shut"
+            one.keeper.dial_anew()
+            await asyncio.wait({one.keeping})
+            error = one.keeping.exception()
+            assert isinstance(error, SessionRefused)
+            assert error.removed
 
     run_virtual(main)
 
@@ -696,6 +707,23 @@ def test_leaving_is_the_last_word_and_no_session_follows(tmp_path: Path) -> None
             assert manager.opened == 1
             assert not one.keeping.done()
         assert host.containers == {"a": Container.RUNNING}
+
+    run_virtual(main)
+
+
+def test_a_leader_that_is_found_after_the_word_of_leave_hears_it_too(tmp_path: Path) -> None:
+    async def main(loop: VirtualLoop) -> None:
+        manager = FakeManager("m:1", mode="follower")
+        async with agent(tmp_path, loop, manager) as one:
+            await asyncio.sleep(3)
+            await one.keeper.leave()
+            manager.mode = "accept"
+            session = await manager.sessions.get()
+            await session.ready()
+            assert await session.next() == Leaving(60 * SECOND)
+            await asyncio.sleep(30)
+            assert manager.opened < 15
+            assert len(manager.dials) == 1
 
     run_virtual(main)
 
