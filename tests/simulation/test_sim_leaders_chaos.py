@@ -21,6 +21,7 @@ from world import make_spec
 from agent.api_types.node import Node, NodeState
 from agent.manager.dispatcher.dispatcher import Dispatcher
 from agent.manager.dispatcher.liveness import Liveness
+from agent.manager.dispatcher.published_ports import PublishedPorts
 
 SEEDS = int(os.environ.get("SEEDS", "80"))
 BLOCK = 10
@@ -190,7 +191,7 @@ def _blame_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _publish_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new leader tells nodes of a table before it has heard who serves."""
-    monkeypatch.setattr(Dispatcher, "_awaits_backends", lambda self: False)
+    monkeypatch.setattr(PublishedPorts, "awaits_backends", lambda self: False)
 
 
 PLANTS = [

@@ -25,7 +25,7 @@ from agent.api_types.task import Task
 from agent.api_types.times import SECOND, Clock
 from agent.manager.control_loop import ControlLoop
 from agent.manager.dispatcher.connections import Connections
-from agent.manager.dispatcher.ingress import answers, ingress_services, publishes
+from agent.manager.dispatcher.ingress import answers
 from agent.manager.dispatcher.listeners import host_of, listener_of
 from agent.manager.dispatcher.liveness import Liveness
 from agent.manager.dispatcher.node_reports import NodeReport, NodeWriter
@@ -36,6 +36,7 @@ from agent.manager.dispatcher.node_updates import (
     heartbeat_period,
     heartbeat_period_of,
 )
+from agent.manager.dispatcher.published_ports import PublishedPorts
 from agent.manager.dispatcher.session import Session, converse
 from agent.manager.dispatcher.turns import Turns
 from agent.manager.feature_level import level_of
@@ -45,7 +46,6 @@ from agent.rpc.connection import Connection, Handler
 from agent.rpc.messages import (
     Described,
     Heartbeat,
-    IngressTable,
     Leaving,
     ManagerAddress,
     Message,
@@ -57,7 +57,6 @@ from agent.rpc.messages import (
 from agent.rpc.peer import Peer, Purpose
 from agent.rpc.stream import Stream
 from agent.store.store import Store
-from agent.store.transactions import ReadTx
 from agent.store.watching import Commit, Event, EventKind
 
 log = logging.getLogger(__name__)
@@ -67,9 +66,6 @@ LEASE = 60 * SECOND
 
 BEGINNING = 1.0
 """Seconds that a node waits for a leader that is made but does not run yet."""
-
-TABLE_GAP = 0.05
-"""Seconds between two tables of published ports: nodes that come in a crowd would else lead to one each."""
 
 MOST_DESCRIPTION = 256 * 1024
 """Bytes that a node may say of itself."""
@@ -92,15 +88,12 @@ class Dispatcher(ControlLoop):
         self._monotonic = monotonic
         self._new_id = new_id
         self._sessions: dict[str, Session] = {}
-        self._addresses: dict[str, str] = {}
-        """The listener (`host:port`) of every node that this leader heard."""
         self._liveness = Liveness(DEFAULT_PERIOD)
         self._statuses = StatusWriter(store, clock)
         self._nodes = NodeWriter(store)
         self._updates = NodeUpdates(store, group)
         self._turns = Turns()
-        self._table: IngressTable | None = None
-        self._table_is_old = asyncio.Event()
+        self._ports = PublishedPorts(store, lambda: self._liveness, self._tell_of_table)
         self._cluster_changed = False
         self._leads = False
         self._begun = asyncio.Event()
@@ -175,7 +168,6 @@ class Dispatcher(ControlLoop):
         self._liveness = Liveness(self.store.view(heartbeat_period))
         self._statuses, self._nodes = StatusWriter(self.store, self.clock), NodeWriter(self.store)
         self._updates.refresh()
-        self._table, self._addresses = None, {}
         self._leads = True
         self._begun.set()
         try:
@@ -184,7 +176,7 @@ class Dispatcher(ControlLoop):
                 group.create_task(self._nodes.run())
                 self._expect_nodes()
                 group.create_task(self._judge())
-                group.create_task(self._keep_table())
+                group.create_task(self._ports.run())
                 if self._group is not None:
                     group.create_task(self._follow_group(self._group))
                 group.create_task(super().run())
@@ -220,7 +212,7 @@ class Dispatcher(ControlLoop):
                 self._nodes.report(node.id, NodeReport(NodeState.UNKNOWN, LEADER_CHANGED))
 
     async def load(self) -> None:
-        self._table_is_old.set()
+        self._ports.changed()
         known = {node.id for node in self.store.view(lambda tx: tx.all(Node))}
         for node_id in [node_id for node_id in self._sessions if node_id not in known]:
             self._remove(node_id)
@@ -233,11 +225,11 @@ class Dispatcher(ControlLoop):
                 if event.object.node_id in self._sessions:
                     changed.setdefault(event.object.node_id, []).append(event.object.id)
                 if _changes_table(event):
-                    self._table_is_old.set()
+                    self._ports.changed()
             elif isinstance(event.object, Service):
                 before = event.old.endpoint if isinstance(event.old, Service) else None
                 if event.kind is not EventKind.UPDATE or before != event.object.endpoint:
-                    self._table_is_old.set()
+                    self._ports.changed()
             elif isinstance(event.object, Node):
                 self._observe_node(event.object, event.kind)
             elif isinstance(event.object, Cluster):
@@ -257,8 +249,8 @@ class Dispatcher(ControlLoop):
 
     def _remove(self, node_id: str) -> None:
         self._liveness.forget(node_id)
-        self._addresses.pop(node_id, None)
-        self._table_is_old.set()
+        self._ports.addresses.pop(node_id, None)
+        self._ports.changed()
         session = self._sessions.get(node_id)
         if session is not None:
             session.end(SessionEnd("the node was removed from the cluster", removed=True))
@@ -276,38 +268,8 @@ class Dispatcher(ControlLoop):
             self._tell_nodes()
         return None
 
-    async def _keep_table(self) -> None:
-        """The first change makes another table at once; what follows within a moment goes into the next one."""
-        while True:
-            await self._table_is_old.wait()
-            self._table_is_old.clear()
-            self._make_table()
-            await asyncio.sleep(TABLE_GAP)
-
-    def _make_table(self) -> None:
-        """Make the table anew; nobody is told of one that a new leader cannot complete yet."""
-        if self._awaits_backends():
-            return
-        services = self.store.view(lambda tx: ingress_services(tx, self._addresses, self._liveness.away))
-        if self._table is None or services != self._table.services:
-            self._table = IngressTable(services)
-            self._turns.one_by_one([session.table_changed for session in self._sessions.values()])
-
-    def _awaits_backends(self) -> bool:
-        """Whether a node that runs tasks of a published service has not been heard by this leader, but may yet be."""
-        awaited = set(self._liveness.awaited())
-        if self._table is not None or not awaited:
-            return False
-
-        def any_backend(tx: ReadTx) -> bool:
-            published = {service.id for service in tx.all(Service) if publishes(service)}
-            return any(
-                task.service_id in published and answers(task)
-                for node_id in awaited
-                for task in tx.find(Task, "node", node_id)
-            )
-
-        return self.store.view(any_backend)
+    def _tell_of_table(self) -> None:
+        self._turns.one_by_one([session.table_changed for session in self._sessions.values()])
 
     # -- lives
 
@@ -320,13 +282,13 @@ class Dispatcher(ControlLoop):
             for node_id, reason in self._liveness.tick(now - last):
                 log.warning("node %s is down: %s", node_id, reason)
                 self._nodes.report(node_id, NodeReport(NodeState.DOWN, reason.value))
-                self._addresses.pop(node_id, None)
+                self._ports.addresses.pop(node_id, None)
                 session = self._sessions.get(node_id)
                 if session is not None:
                     session.end(SessionEnd("no heartbeat came in three periods; open a new session"))
-                self._table_is_old.set()
+                self._ports.changed()
             if awaited and not list(self._liveness.awaited()):
-                self._table_is_old.set()
+                self._ports.changed()
             last = now
 
     # -- sessions
@@ -354,7 +316,7 @@ class Dispatcher(ControlLoop):
             role=connection.peer.role,
             protocol=connection.peer.protocol,
             update=lambda: self._updates.of(node_id),
-            ingress=lambda: self._table,
+            ingress=lambda: self._ports.table,
             turn=self._turns,
         )
         self._enter(session, opening, connection.peer)
@@ -400,10 +362,10 @@ class Dispatcher(ControlLoop):
         self._sessions[session.node_id] = session
         if before is not None:
             before.end(SessionEnd("the node opened another session"))
-        self._addresses[session.node_id] = session.address
+        self._ports.addresses[session.node_id] = session.address
         self._liveness.connected(session.node_id)
         self._report_ready(session, opening.description, peer)
-        self._table_is_old.set()
+        self._ports.changed()
         if session.role is NodeRole.MANAGER:
             self.on_manager_session()
         log.info("node %s has session %s from %s", session.node_id, session.session_id, peer.address)
@@ -418,7 +380,7 @@ class Dispatcher(ControlLoop):
         session.orderly = True
         self._liveness.leaving(session.node_id, lease)
         self._nodes.report(session.node_id, NodeReport(NodeState.DISCONNECTED, LEAVING))
-        self._table_is_old.set()
+        self._ports.changed()
 
     def _leave(self, session: Session) -> None:
         if self._sessions.get(session.node_id) is not session:
@@ -427,7 +389,7 @@ class Dispatcher(ControlLoop):
         self._liveness.disconnected(session.node_id)
         if self._liveness.suspected(session.node_id) and self._leads and not session.orderly:
             log.warning("node %s is suspected: its session broke", session.node_id)
-        self._table_is_old.set()
+        self._ports.changed()
 
 
 def _check_size(description: NodeDescription) -> None:
