@@ -11,14 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from agent.api_types.node import NodeRole
-from agent.api_types.swarm import Cluster
+from agent.node.cluster_following import each_cluster
 from agent.pki import custody
 from agent.pki.folder import IdentityMissing
 from agent.pki.identity import NodeIdentity
 from agent.pki.sealing import Sealing
 from agent.store.store import Store
-from agent.store.transactions import ReadTx
-from agent.store.watching import WatchOverflow
 
 logger = logging.getLogger(__name__)
 
@@ -87,26 +85,19 @@ class KeyFollower:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            watch = self._store.watch(Cluster)
-            try:
-                await self._follow()
-                async for _ in watch:
-                    await self._follow()
-            except WatchOverflow:
-                continue
-            finally:
-                watch.close()
+        async with contextlib.aclosing(each_cluster(self._store)) as clusters:
+            async for cluster in clusters:
+                while cluster.unlock_key != self._keys.unlock_key:
+                    await self._lock(cluster.unlock_key)
 
-    async def _follow(self) -> None:
-        while (key := self._store.view(wanted_key)) is not None and key != self._keys.unlock_key:
-            try:
-                await _to_the_end(partial(self._keys.lock, key))
-            except OSError as error:
-                logger.error("the unlock key of the cluster cannot be written: %s; this is tried again", error)
-                await asyncio.sleep(RETRY)
-            else:
-                logger.info("the keys of this manager are %s on disk", "locked anew" if key else "no longer locked")
+    async def _lock(self, key: str) -> None:
+        try:
+            await _to_the_end(partial(self._keys.lock, key))
+        except OSError as error:
+            logger.error("the unlock key of the cluster cannot be written: %s; this is tried again", error)
+            await asyncio.sleep(RETRY)
+        else:
+            logger.info("the keys of this manager are %s on disk", "locked anew" if key else "no longer locked")
 
 
 async def _to_the_end(work: Callable[[], None]) -> None:
@@ -117,8 +108,3 @@ async def _to_the_end(work: Callable[[], None]) -> None:
     except asyncio.CancelledError:
         await asyncio.wait({writing})
         raise
-
-
-def wanted_key(tx: ReadTx) -> str | None:
-    """The cluster's unlock key, empty while auto-lock is off; None as long as this manager knows no cluster."""
-    return next((cluster.unlock_key for cluster in tx.all(Cluster)), None)

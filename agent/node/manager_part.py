@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,12 +21,13 @@ from agent.manager.manager import Manager
 from agent.manager.membership import Referral
 from agent.node.addresses import own_source
 from agent.node.api_exchange import ApiExchange
+from agent.node.cluster_following import each_cluster
 from agent.node.keys import KeyFollower, NodeKeys
 from agent.node.leader_link import LeaderLink
 from agent.node.record import SwarmRecord
 from agent.node.supervision import Supervision
 from agent.raft.interface import GroupStatus, NotLeader, OutcomeUnknown
-from agent.raft.member import ProposalRefused, RaftMember
+from agent.raft.member import SNAPSHOT_INTERVAL, ProposalRefused, RaftMember
 from agent.rpc.connection import Connection, Handler, only
 from agent.rpc.errors import RpcError
 from agent.rpc.listener import Listener
@@ -141,6 +142,7 @@ class ManagerPart:
             supervision = await stack.enter_async_context(Supervision(self._on_failure))
             supervision.run(self.link.run(), "way to the leader")
             supervision.run(KeyFollower(self.store, self._keys).run(), "unlock key")
+            supervision.run(self._follow_settings(), "settings of the group")
             supervision.run(self._follow(), "manager")
             self.member.expelled.add_done_callback(self._expelled)
             self.member.broken.add_done_callback(self._broken)
@@ -166,6 +168,11 @@ class ManagerPart:
     def _broken(self, done: asyncio.Future[str]) -> None:
         if not done.cancelled():
             self._on_failure("group of managers", RuntimeError(done.result()))
+
+    async def _follow_settings(self) -> None:
+        async with aclosing(each_cluster(self.store)) as clusters:
+            async for cluster in clusters:
+                self.member.snapshot_interval = cluster.spec.raft.snapshot_interval or SNAPSHOT_INTERVAL
 
     # -- leadership
 

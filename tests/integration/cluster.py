@@ -218,7 +218,9 @@ class Cluster:
                 and sum(bool(status.get("Leader")) for status in found) == 1
             )
 
-        await eventually(at or self.manager, lambda nodes: isinstance(nodes, list) and complete(nodes), "/nodes", within)
+        await eventually(
+            at or self.manager, lambda nodes: isinstance(nodes, list) and complete(nodes), "/nodes", within
+        )
 
     async def eventually(self, wanted: Callable[[Any], object], path: str, within: float = 20.0) -> Any:
         """What the manager answers at `path` once it is as `wanted`; the last answer is part of the failure."""
