@@ -19,4 +19,4 @@ async def test_nothing_acknowledged_is_lost_and_no_slot_is_wanted_twice() -> Non
         rounds = Rounds(cluster, cluster.nodes[:3], random.Random(SEED))
         writer = await rounds.run(ROUNDS, print)
         print(f"{len(writer.acknowledged)} acknowledged, {len(writer.unknown)} unknown, longest {writer.longest:.2f} s")
-        assert len(writer.acknowledged) > 20 * ROUNDS
+        assert len(writer.acknowledged) > 5 * ROUNDS
