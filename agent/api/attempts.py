@@ -100,7 +100,8 @@ def changed_before(attempt: Attempt, tx: WriteTx, stored: O, version: int, same:
     """Whether an earlier attempt at this update was made; `same` says whether the change is there.
 
     The object still has the version that the client read: surely not. Another version without the change: nobody can say,
-    since a third write may have come over it (Unavailable, with that text).
+    since a third write may have come over it (Unavailable, with that text). Two clients that ask for the very same state at
+    the same moment are both told that it was made, should one of them lose its leader.
     """
     if not attempt.repeated or stored.version.index == version:
         return False

@@ -50,9 +50,14 @@ def broken(times: int, *, deliver: bool, keep: int = 0) -> Way:
 
 async def _middle(backend: ManagerBackend, end: socket.socket, caller: str, deliver: bool, keep: int) -> None:
     reader, writer = await asyncio.open_connection(sock=end)
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
-    request = head + await reader.readexactly(int(length.split(b":")[1]))
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
+        request = head + await reader.readexactly(int(length.split(b":")[1]))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        # Another leader was known before anything was sent.
+        writer.close()
+        return
     if deliver:
         leader_reader, leader_writer = await dial(backend, caller)
         leader_writer.write(request)
