@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from rpc_cluster import TestCluster
@@ -18,7 +19,10 @@ from agent.rpc.raft_transport import RaftTransport
 
 T = TypeVar("T")
 
-QUICK = Patience(answer=0.2, dial=2.0, first_pause=0.01, longest_pause=0.05, idle=30.0, chunk=2.0)
+PATIENT = Patience(answer=20.0, dial=20.0, first_pause=0.01, longest_pause=0.05, idle=30.0, chunk=20.0)
+"""For tests in which nobody is slow but the machine."""
+QUICK = replace(PATIENT, answer=0.2)
+"""For those in which somebody is."""
 
 
 class Driver:
@@ -106,7 +110,7 @@ class Manager:
 
 @asynccontextmanager
 async def manager(
-    cluster: TestCluster, node_id: str, *, patience: Patience = QUICK, address: str = "127.0.0.1:0", **options: Any
+    cluster: TestCluster, node_id: str, *, patience: Patience = PATIENT, address: str = "127.0.0.1:0", **options: Any
 ) -> AsyncIterator[Manager]:
     """A running one."""
     async with Driver() as driver:

@@ -155,7 +155,7 @@ async def test_another_node_answers_at_the_address(cluster: TestCluster) -> None
 
 async def test_a_member_that_never_reads(cluster: TestCluster) -> None:
     """It is given up within the time for an answer, and what waits for it is bounded."""
-    async with manager(cluster, "m1") as one, manager(cluster, "m2") as two:
+    async with manager(cluster, "m1", patience=QUICK) as one, manager(cluster, "m2") as two:
         held: list[Handover] = []
         two.listener.on_raft = held.append
         await one.send(two, b"x")
@@ -176,7 +176,7 @@ async def test_a_member_that_never_reads(cluster: TestCluster) -> None:
 
 
 async def test_a_member_whose_driver_stands_still(cluster: TestCluster) -> None:
-    async with manager(cluster, "m1") as one, manager(cluster, "m2") as two:
+    async with manager(cluster, "m1", patience=QUICK) as one, manager(cluster, "m2") as two:
         await one.link_up(two)
         while not one.receiver.lost.empty():
             one.receiver.lost.get_nowait()
@@ -192,7 +192,8 @@ async def test_a_member_whose_driver_stands_still(cluster: TestCluster) -> None:
 
 async def test_a_driver_that_stood_still_itself_blames_nobody(cluster: TestCluster) -> None:
     """The answer came while nobody here could read it."""
-    async with manager(cluster, "m1") as one, manager(cluster, "m2") as two:
+    patience = replace(QUICK, answer=0.8)
+    async with manager(cluster, "m1", patience=patience) as one, manager(cluster, "m2") as two:
         await one.link_up(two)
         await until(lambda: one.transport._links["m2"]._question is None)
         while not one.receiver.lost.empty():
@@ -203,8 +204,8 @@ async def test_a_driver_that_stood_still_itself_blames_nobody(cluster: TestClust
             link._ask_next = 0.0
             one.transport.send("m2", two.address, [b"asked"])
             assert link._question is not None
-            # The message leaves, then nothing more happens here for three times as long as an answer may take.
-            asyncio.get_running_loop().call_later(0.01, threading.Event().wait, 3 * QUICK.answer)
+            # The message leaves, then nothing more happens here for longer than an answer may take.
+            asyncio.get_running_loop().call_later(0.01, threading.Event().wait, 1.5 * patience.answer)
 
         await one.driver.call(freeze)
         await two.receiver.expect(b"asked")
@@ -311,7 +312,7 @@ async def test_silence_is_no_fault(cluster: TestCluster) -> None:
 
 async def test_a_connection_is_kept_for_when_it_is_needed(cluster: TestCluster) -> None:
     """Made without a message, and a dead one is found and replaced without one."""
-    async with manager(cluster, "m1") as one, manager(cluster, "m2") as two:
+    async with manager(cluster, "m1", patience=QUICK) as one, manager(cluster, "m2") as two:
         held: list[Handover] = []
         two.listener.on_raft = held.append
         await one.send(two)
