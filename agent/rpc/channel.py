@@ -453,6 +453,9 @@ async def attach_socket(loop: asyncio.AbstractEventLoop, connected: socket.socke
     """Let `channel` read and write `connected`, which is closed with it (or now, when that cannot be)."""
     try:
         connected.setblocking(False)
+        # asyncio does so itself only for sockets that were made with the protocol's number. Without it a small message
+        # waits 40 ms for the acknowledgement of the one before.
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await loop.connect_accepted_socket(lambda: channel, connected)
     except BaseException:
         connected.close()

@@ -8,6 +8,7 @@ import errno
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -80,6 +81,18 @@ async def test_what_came_before_the_hand_over_is_not_lost(cluster: TestCluster) 
                 one.transport.adopt(handover)
                 await one.receiver.expect(b"a" * size, b"b", b"c")
                 assert await stream.receive() == RaftTaken()
+
+
+async def test_no_connection_waits_for_acknowledgements(cluster: TestCluster) -> None:
+    """Dialled, accepted and handed over: a small message leaves at once."""
+    async with manager(cluster, "m1") as one, manager(cluster, "m2") as two:
+        await one.link_up(two)
+        ends = [one.transport._links["m2"]._connection, *two.transport._hosted["m1"]]
+        for end in ends:
+            assert end is not None
+            transport = end._channel._transport
+            assert transport is not None
+            assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_a_member_that_died_during_the_hand_over(cluster: TestCluster) -> None:
