@@ -1,7 +1,8 @@
 """Writes a second of three members on one machine: three processes, mTLS, sealed logs, fsync on. Figures with -s.
 
 What is to be reached is printed beside what was. Asserted is what does not depend on who else uses the machine: the
-processor time that all members together spend on a write, from which follows how many two processors are enough for.
+processor time that all members together spend on a write, from which follows how many two processors are enough for; and
+that in the best of three runs nothing waits for a timer.
 """
 
 from __future__ import annotations
@@ -120,6 +121,7 @@ def test_throughput(tmp_path: Path, names: str, order: dict[str, int], rate: int
         f"{cost * 1e6:.0f} us of processor time each in all members, two processors suffice for {2 / cost:,.0f} a second"
     )
     assert 2 / cost >= rate
+    assert p99 is None or min(figure["p99"] for figure in figures) <= 2 * p99
 
 
 ROUNDS = int(os.environ.get("RAFT_FAILOVERS", "5"))

@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 import pytest
+from rpc_cluster import TestCluster, connected
 
 from agent.rpc import connecting
 from agent.rpc.connecting import connect_tcp
@@ -65,3 +66,12 @@ async def test_one_that_is_cancelled_leaves_no_socket(monkeypatch: pytest.Monkey
             await asyncio.sleep(0)
             assert len(made) > connecting.MOST_SOCKETS
             assert all(one.fileno() == -1 for one in made)
+
+
+async def test_small_messages_do_not_wait_for_acknowledgements() -> None:
+    async with connected(TestCluster()) as ends:
+        for end in ends:
+            transport = end._channel._transport
+            assert transport is not None
+            option = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert option == 1
