@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import msgspec
 
@@ -23,6 +25,10 @@ QUORUM_LOSS = "can't remove member from the raft: this would result in a loss of
 """Docker's words."""
 LAST_MANAGER = "this is the last manager of the cluster"
 LEADS = "this manager leads the cluster: it hands the leadership over before it departs"
+
+
+HEARING = 2.0
+"""Seconds in which a new leader has heard every member that lives."""
 
 
 class Renewal:
@@ -65,13 +71,23 @@ class Renewal:
         """Take the manager of the connection's certificate out of the group; answer once it is out."""
         if not isinstance(opening, DepartOpen):
             raise InvalidArgument(f"a {type(opening).__name__} where a DepartOpen was expected")
-        error = refuse_departure(self._leading(), connection.peer.node_id)
+        error = await self._refusal(connection.peer.node_id)
         if not error:
             # The store alone says who is to be a manager: the role manager takes the member out.
             await self._make_worker(connection.peer.node_id)
             async with stream.guard():
                 await self._gone(connection.peer.node_id)
         await stream.send(DepartAnswer(error))
+
+    async def _refusal(self, node_id: str) -> str:
+        """Why the manager may not leave; a leader that is new is given the time to hear who is there."""
+        error = refuse_departure(self._leading(), node_id)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEARING):
+                while error == QUORUM_LOSS and self._group is not None:
+                    await self._group.status_changed(self._group.status)
+                    error = refuse_departure(self._leading(), node_id)
+        return error
 
     async def _make_worker(self, node_id: str) -> None:
         def demote(tx: WriteTx) -> None:

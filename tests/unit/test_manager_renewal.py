@@ -219,6 +219,20 @@ async def test_a_departure_is_answered_once_the_member_is_out() -> None:
     assert await departing == DepartAnswer()
 
 
+async def test_a_new_leader_hears_its_members_before_it_refuses_a_departure() -> None:
+    """The leader that leaves hands over first: its heir is asked before anybody has answered it."""
+    group = FakeGroup(status("m1", "m2", "m3", dead="m2 m3"))
+    store = await a_store(m1=MANAGER, m2=MANAGER, m3=MANAGER)
+    renewal = Renewal(store, lambda: NOW, group)  # type: ignore[arg-type]
+    departing = asyncio.ensure_future(ask(renewal.handlers(), "depart", DepartOpen(), a_peer("m2", MANAGER)))
+    with store.watch(Node) as watch:
+        await asyncio.sleep(0)
+        group.set(status("m1", "m2", "m3", dead="m2"))
+        await anext(watch)
+    group.set(status("m1", "m3"))
+    assert await departing == DepartAnswer()
+
+
 async def test_a_departure_whose_leader_is_lost_says_so() -> None:
     group = FakeGroup(status("m1", "m2", "m3"))
     store = await a_store(m1=MANAGER, m2=MANAGER, m3=MANAGER)
