@@ -49,6 +49,9 @@ ELECTION_PATIENCE = 1.0
 HANDOVER = 2.0
 """Seconds that a leader which stops gives another manager to take over."""
 
+REFUSAL_PATIENCE = 3.0
+"""Seconds that a leader's refusal to let a manager go is not taken for its last word."""
+
 DEPARTURE_PAUSE = 0.1
 """Seconds between two attempts to leave the group."""
 
@@ -243,19 +246,26 @@ class ManagerPart:
     async def depart(self) -> None:
         """Have the leader take this manager out of the group, before it leaves for good.
 
-        Tried again for as long as leaders are lost over it; Unavailable says why it cannot be.
+        Tried again for as long as leaders are lost over it, and while a new leader may not have heard of everybody yet;
+        Unavailable says why it cannot be.
         """
+        refusable = asyncio.get_running_loop().time() + REFUSAL_PATIENCE
         while True:
             await self.hand_over()
             try:
                 answer = await self.link.ask("depart", DepartOpen())
             except RpcError as error:
-                logger.info("the leader has not taken this manager out of the group yet: %s", error)
-                await asyncio.sleep(DEPARTURE_PAUSE)
-                continue
-            if isinstance(answer, DepartAnswer) and not answer.error:
-                return
-            raise Unavailable(answer.error if isinstance(answer, DepartAnswer) else "the leader gave no answer")
+                reason = str(error)
+            else:
+                if not isinstance(answer, DepartAnswer):
+                    raise Unavailable("the leader gave no answer")
+                if not answer.error:
+                    return
+                if asyncio.get_running_loop().time() >= refusable:
+                    raise Unavailable(answer.error)
+                reason = answer.error
+            logger.info("the leader has not taken this manager out of the group yet: %s", reason)
+            await asyncio.sleep(DEPARTURE_PAUSE)
 
     # -- what others call
 
