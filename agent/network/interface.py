@@ -17,7 +17,11 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class VirtualService:
-    """An address and port, and the backends behind it. `protocol` is tcp, udp or sctp; `mark` a packet mark, 0 for none."""
+    """An address and port, and the backends behind it. `protocol` is tcp, udp or sctp; `mark` a packet mark, 0 for none.
+
+    In the kernel's balancers port 0 is every port (its backends have port 0 too: the port stays), and the protocol "" all
+    three.
+    """
 
     address: str
     port: int
