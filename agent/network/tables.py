@@ -26,8 +26,8 @@ class NetworkPicture:
 
     id: str
     description: OverlayDescription
-    services: Mapping[str, OverlayService] = field(default=_NO_SERVICES)
-    endpoints: Mapping[str, OverlayEndpoint] = field(default=_NO_ENDPOINTS)
+    services: Mapping[str, OverlayService] = field(default_factory=lambda: _NO_SERVICES)
+    endpoints: Mapping[str, OverlayEndpoint] = field(default_factory=lambda: _NO_ENDPOINTS)
 
     def subnet_of(self, address: str) -> OverlaySubnet | None:
         """The subnet that an address (without a length) is in; None for one that is not of this network."""
