@@ -186,9 +186,10 @@ class RoleManager:
                 try:
                     async for _ in watch:
                         self.look_again()
-                        # Nodes report in crowds; one look serves them all.
+                        # Nodes report in crowds: one look serves all that come in this time.
                         await asyncio.sleep(GATHER)
-                        watch.drain()
+                        if watch.drain():
+                            self.look_again()
                 except WatchOverflow:
                     self.look_again()
 

@@ -343,6 +343,21 @@ def test_a_refused_step_is_tried_again_less_and_less_often() -> None:
     managers(story, "m1", "m2", "m3")
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.005, 0.015, 0.019, 0.021])
+def test_a_change_of_role_right_after_another_change_of_nodes_is_seen(pause: float) -> None:
+    """What comes while the nodes' changes are gathered is looked at too, although nothing follows it."""
+
+    async def story(world: Managers) -> None:
+        await world.settled()
+        await asyncio.sleep(10)
+        await world.promote("w1", after=None)
+        await asyncio.sleep(pause)
+        await world.demote("m2")
+        assert await world.settled(within=1) < 0.5
+
+    managers(story, "m1", "m2", "m3")
+
+
 def test_the_feature_level_rises_to_what_all_managers_read() -> None:
     async def story(world: Managers) -> None:
         def level() -> int:
