@@ -125,6 +125,15 @@ class Redescribing(Protocol):
         ...
 
 
+@runtime_checkable
+class NetworkKeeping(Protocol):
+    """An executor that has something of its own for each overlay network."""
+
+    async def release_network(self, network_id: str) -> None:
+        """No task of this host is on the network any more: let go of it. TemporaryFailure while something still is."""
+        ...
+
+
 class NetworkAttacher(Protocol):
     """Who connects tasks to networks; `agent.network` implements it."""
 

@@ -25,14 +25,22 @@ STOP_GRACE = 10 * SECOND
 """Docker's default time between the stop signal and the kill, in nanoseconds."""
 
 Body = dict[str, Any]
+"""An object of the engine's API."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What a container needs beside its task: the agent's label and the files of its secrets and configs."""
+    """What a container needs beside its task: the agent's label and the files of its secrets and configs.
+
+    `network` is the engine's network that it begins with when that is an overlay, `endpoint` its place there; `resolvers`
+    know the names on its overlays.
+    """
 
     owner: str
     files: tuple[Delivered, ...] = ()
+    network: str = ""
+    endpoint: Body | None = None
+    resolvers: tuple[str, ...] = ()
 
 
 def create_body(task: Task, spec: ContainerSpec, placement: Placement) -> Body:
@@ -52,6 +60,8 @@ def create_body(task: Task, spec: ContainerSpec, placement: Placement) -> Body:
         "ExposedPorts": {_target(port): {} for port in host_ports(task)},
         "HostConfig": _host_config(task, spec, placement),
     }
+    if placement.network:
+        body["NetworkingConfig"] = {"EndpointsConfig": {placement.network: placement.endpoint}}
     if spec.command:
         # A command takes the place of the image's entrypoint and of its arguments.
         body["Entrypoint"] = spec.command
@@ -102,7 +112,7 @@ def _host_config(task: Task, spec: ContainerSpec, placement: Placement) -> Body:
     config: Body = {
         "RestartPolicy": {"Name": "no"},
         "PortBindings": bindings,
-        "NetworkMode": network_mode(task),
+        "NetworkMode": placement.network or network_mode(task),
         "ReadonlyRootfs": spec.read_only,
         "GroupAdd": spec.groups,
         "Sysctls": spec.sysctls,
@@ -122,6 +132,9 @@ def _host_config(task: Task, spec: ContainerSpec, placement: Placement) -> Body:
         config["Dns"] = spec.dns_config.nameservers
         config["DnsSearch"] = spec.dns_config.search
         config["DnsOptions"] = spec.dns_config.options
+    if placement.resolvers:
+        # The engine's own resolver asks them in turn; ours comes first and asks the host's for what is not ours.
+        config["Dns"] = [*placement.resolvers, *config.get("Dns", [])]
     driver = task.spec.log_driver
     if driver is not None and driver.name:
         config["LogConfig"] = {"Type": driver.name, "Config": driver.options}

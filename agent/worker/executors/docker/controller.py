@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -26,12 +26,14 @@ from agent.worker.executors.docker.engine import (
     filters,
 )
 from agent.worker.executors.docker.events import Events, Watching
-from agent.worker.executors.docker.files import TaskFiles
+from agent.worker.executors.docker.files import Delivered, TaskFiles
 from agent.worker.executors.docker.images import Images
+from agent.worker.executors.docker.networks import OverlayNetworks, endpoint_config
 from agent.worker.executors.docker.outcome import Container
 from agent.worker.executors.docker.output import Framed, Terminal
 from agent.worker.executors.docker.template import Expansion, expand_spec
 from agent.worker.interface import Dependencies, ExitStatus, LogLine, RejectedByExecutor
+from agent.worker.overlay_places import OverlayPlace, overlay_places, refuse_overlays
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,9 @@ class Surroundings:
     describe: Callable[[], Awaitable[NodeDescription]]
     spawn: Callable[[Awaitable[None]], asyncio.Task[None]]
     """Starts a request that must not be broken off half-way; the executor waits for it before it closes."""
+    networks: OverlayNetworks | None = None
+    """Overlays at the engine; None where this host cannot have any, `no_networks` says why."""
+    no_networks: str = "its agent does not look after networks"
 
 
 class _Found(msgspec.Struct, frozen=True, rename="pascal"):
@@ -81,14 +86,17 @@ class DockerController:
         spec = self._task.spec.container_spec
         if spec is None:
             raise RejectedByExecutor("the task has no container: plugins and attachments are not for this executor")
+        if self._around.networks is None:
+            refuse_overlays(self._task, self._around.no_networks)
         await self._settled()
         if await self._find() is None:
             node = await self._around.describe()
             spec = expand_spec(spec, Expansion.of(self._task, node))
             files = self._files.deliver(spec, self._dependencies)
-            body = create_body(self._task, spec, Placement(self._around.owner, files))
             registry_auth = spec.pull_options.registry_auth if spec.pull_options is not None else ""
             not_pulled = await self._around.images.have(spec.image, registry_auth)
+            places = overlay_places(self._task)
+            body = create_body(self._task, spec, await self._placement(files, places))
             await self._whole(lambda: self._create(body, spec.image, not_pulled))
         else:
             # After a reboot of the host the container is there and what was in memory is not.
@@ -102,6 +110,7 @@ class DockerController:
             if container is None:
                 raise RejectedByExecutor(f"No such container: {names.task_name(self._task)}")
             if not container.was_started and not container.runs:
+                await self._connect(container)
                 await self._whole(self._start)
                 container = await self._look()
             await self._healthy(container, watching)
@@ -237,6 +246,35 @@ class DockerController:
                 raise RejectedByExecutor(f"{error.message} ({not_pulled})") from None
             raise RejectedByExecutor(error.message) from None
         self._id = msgspec.json.decode(answer, type=_Created).id
+
+    async def _placement(self, files: tuple[Delivered, ...], places: Sequence[OverlayPlace]) -> Placement:
+        """The first overlay is the container's network from the start; the resolvers know the names of all of them."""
+        networks = self._around.networks
+        if not places or networks is None:
+            return Placement(self._around.owner, files)
+        return Placement(
+            self._around.owner,
+            files,
+            network=await networks.have(places[0]),
+            endpoint=endpoint_config(places[0], networks.bridging),
+            resolvers=tuple(gateway for place in places for gateway in place.gateways[:1]),
+        )
+
+    async def _connect(self, container: Container) -> None:
+        """Put a container that was made on the rest of its overlays, where it is not on them yet."""
+        networks = self._around.networks
+        if networks is None:
+            return
+        for place in overlay_places(self._task)[1:]:
+            name = await networks.have(place)
+            if name in (container.network_settings.networks or {}):
+                continue
+            body = {"Container": container.id, "EndpointConfig": endpoint_config(place, networks.bridging)}
+            try:
+                await self._engine.request("POST", f"networks/{quote(name)}/connect", body=body)
+            except EngineError as error:
+                if error.status != 403 or "already exists in network" not in error.message:
+                    raise RejectedByExecutor(f"network {place.network}: {error.message}") from None
 
     async def _start(self) -> None:
         try:

@@ -17,6 +17,7 @@ from agent.worker.executors.docker.engine import Engine, EngineError, filters
 from agent.worker.executors.docker.events import Events
 from agent.worker.executors.docker.files import TaskFiles
 from agent.worker.executors.docker.images import Credentials, Images
+from agent.worker.executors.docker.networks import Bridging, OverlayNetworks
 from agent.worker.interface import Dependencies, TemporaryFailure
 
 SECRETS_ROOT = Path("/dev/shm/swarmtui")
@@ -30,7 +31,8 @@ class DockerExecutor:
     """`Executor` on the engine at `address` (`unix:///path`). Must be made on a running loop; `close` ends it.
 
     `owner` tells the containers of agents that share an engine apart; `secrets_root` is a folder on a tmpfs that engine and
-    agent both see. With `prefer_local_images` an image that is here is not asked of its registry again.
+    agent both see. With `prefer_local_images` an image that is here is not asked of its registry again. `bridging` says how
+    this host has overlay networks; without it tasks that ask for one are refused.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class DockerExecutor:
         secrets_root: Path = SECRETS_ROOT,
         credentials: Credentials = lambda image: None,
         prefer_local_images: bool = False,
+        bridging: Bridging | None = None,
     ) -> None:
         self._engine = Engine(address)
+        self._networks = OverlayNetworks(self._engine, owner, bridging) if bridging is not None else None
         self._owner = owner
         self._secrets_root = secrets_root / (owner or "agent")
         self._events = Events(self._engine)
@@ -56,6 +60,7 @@ class DockerExecutor:
             owner=owner,
             describe=self._last_description,
             spawn=self._spawn,
+            networks=self._networks,
         )
 
     async def describe(self) -> NodeDescription:
@@ -85,6 +90,11 @@ class DockerExecutor:
         if self._secrets_root.is_dir():
             tasks |= {folder.name for folder in self._secrets_root.iterdir()}
         return sorted(tasks - {""})
+
+    async def release_network(self, network_id: str) -> None:
+        """No task of this host is on the overlay any more. TemporaryFailure while a container is."""
+        if self._networks is not None:
+            await self._networks.remove(network_id)
 
     async def close(self) -> None:
         """Wait for requests that must not be broken off, then let go of the engine. Containers go on."""

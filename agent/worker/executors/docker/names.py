@@ -12,6 +12,8 @@ TASK_ID = f"{PREFIX}.task.id"
 OWNER = "swarmtui.agent"
 """Our addition: which agent made the container. An engine that was part of a real Docker Swarm holds containers with the
 same labels otherwise, and those are not ours to remove."""
+OVERLAY = "swarmtui.network"
+"""Our addition: the overlay network that a bridge network of the engine stands for on this host."""
 
 
 def slot_of(task: Task) -> str:
