@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Protocol
 
 from agent.rpc.messages import NetworkKeys
@@ -17,8 +16,6 @@ MTU = 1450
 
 VXLAN_PORT = 4789
 """UDP port of VXLAN, as IANA has it and as Docker uses it (`--data-path-port`)."""
-
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +32,11 @@ class OverlayWanted:
     id: str
     vni: int
     gateways: tuple[str, ...]
-    endpoints: Mapping[str, str] = _NOTHING
+    endpoints: Mapping[str, str] = field(default_factory=dict)
     mtu: int = MTU
     encrypted: bool = False
     bridge_mac: str = ""
-    macs: Mapping[str, str] = field(default=_NOTHING)
+    macs: Mapping[str, str] = field(default_factory=dict)
 
 
 def bridge_name(network_id: str) -> str:
