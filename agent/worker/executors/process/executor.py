@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import metadata
 from ipaddress import IPv4Network
@@ -33,6 +33,7 @@ from agent.worker.executors.process.records import CONTAINER, write_record
 from agent.worker.executors.process.shim.supervise import remove_tree
 from agent.worker.executors.process.spawning import Spawner, interpreter
 from agent.worker.interface import Controller, Dependencies, RejectedByExecutor, TemporaryFailure
+from agent.worker.overlay_places import overlay_places, refuse_overlays
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class ProcessExecutor:
 
     `state_dir` holds containers and volumes. `addresses` (or the node's ordinal on this machine, 127.77.ORDINAL.0/24) is
     where tasks get addresses from. `isolate` and `bound` set to False do without namespaces and control groups where they
-    could be had.
+    could be had. `namespaces` leads from a task's id to the file of its network namespace, which somebody else makes before
+    the task is started; without it tasks that ask for an overlay are refused.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ProcessExecutor:
         labels: dict[str, str] | None = None,
         isolate: bool = True,
         bound: bool = True,
+        namespaces: Callable[[str], Path] | None = None,
         clock: Clock = now_ns,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -67,6 +70,7 @@ class ProcessExecutor:
         self._network = addresses or node_network(node_ordinal)
         self._isolate = isolate
         self._bound = bound
+        self._namespaces = namespaces
         self._clock = clock
         self._sleep = sleep
         self._containers: dict[str, Container] = {}
@@ -167,7 +171,8 @@ class ProcessExecutor:
             if container is not None:
                 self._containers[name] = container
         if self._containers:
-            newest = max(self._containers.values(), key=lambda container: container.record.created_at).record.address
+            on_loopback = [container.record for container in self._containers.values() if not container.record.network]
+            newest = max(on_loopback, key=lambda record: record.created_at).address if on_loopback else ""
         self._pool = AddressPool(self._network, newest)
         return around
 
@@ -194,14 +199,19 @@ class ProcessExecutor:
         if spec is None or task.spec.runtime not in ("", "container"):
             raise RejectedByExecutor(f"unsupported runtime {task.spec.runtime or 'without a container'!r}")
         assert self._pool is not None
+        if self._namespaces is None:
+            refuse_overlays(task, "its agent does not look after networks")
+        elif not around.host.isolated:
+            refuse_overlays(task, f"containers have no namespaces here ({around.host.no_isolation})")
+        network = str(self._namespaces(task.id)) if self._namespaces is not None else ""
         spec = expand_spec(spec, Expansion.of(task, self._description(around.host)))
         folder = self._folder / task.id
         taken = {container.record.address for container in self._containers.values()}
         now = self._clock()
         plan_container(task, spec, around.host, find_account, "", self._volumes, now)
         try:
-            address = self._pool.choose(taken)
-            record = plan_container(task, spec, around.host, find_account, address, self._volumes, now)
+            address = "" if overlay_places(task) else self._pool.choose(taken)
+            record = plan_container(task, spec, around.host, find_account, address, self._volumes, now, network)
             folder.mkdir(mode=0o700, exist_ok=True)
             write_record(folder, CONTAINER, record)
         except NoFreeAddress as error:
@@ -227,6 +237,8 @@ class ProcessExecutor:
             ("Network", "host"),
             ("Volume", "local"),
         ]
+        if self._namespaces is not None and host.isolated:
+            plugins = [*plugins, ("Network", "overlay")]
         return NodeDescription(
             hostname=self._hostname,
             platform=Platform(architecture=host.architecture, os="linux"),

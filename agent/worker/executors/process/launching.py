@@ -36,6 +36,7 @@ def shim_settings(
         "notices": list(record.notices),
         "announces": record.announces,
         "memory": files_folder(record),
+        "network": record.network,
     }
 
 
@@ -87,6 +88,7 @@ def exec_settings(
         "shim": run.shim,
         "shim_start": run.shim_start,
         "isolated": record.isolated,
+        "network": bool(record.network),
         "terminal": terminal,
         "program": dict(program),
         "cgroups": list(entries),

@@ -6,10 +6,10 @@ import posixpath
 import re
 import resource
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from agent.api_types.container import ContainerSpec, HealthConfig, Mount, Ulimit
+from agent.api_types.container import ContainerSpec, DNSConfig, HealthConfig, Mount, Ulimit
 from agent.api_types.task import PortConfig, Task
 from agent.api_types.times import SECOND
 from agent.worker.executors.docker.names import PREFIX, slot_of, task_name
@@ -18,6 +18,7 @@ from agent.worker.executors.process.health import Check
 from agent.worker.executors.process.host import LOW_PORT, PORT_SHIFT, Account, Host, UnknownAccount
 from agent.worker.executors.process.records import ContainerRecord, FileRecord, MountRecord, container_id
 from agent.worker.interface import RejectedByExecutor
+from agent.worker.overlay_places import OverlayPlace, overlay_places
 
 DEFAULT_GRACE = 10 * SECOND
 DEFAULT_LOG_BYTES = 2 * 1024 * 1024
@@ -53,9 +54,19 @@ Accounts = Callable[[str, tuple[str, ...]], Account]
 
 
 def plan_container(
-    task: Task, spec: ContainerSpec, host: Host, accounts: Accounts, address: str, volumes: Path, now: int
+    task: Task,
+    spec: ContainerSpec,
+    host: Host,
+    accounts: Accounts,
+    address: str,
+    volumes: Path,
+    now: int,
+    network: str = "",
 ) -> ContainerRecord:
-    """The container of a task whose templates are expanded already. RejectedByExecutor when it can never run here."""
+    """The container of a task whose templates are expanded already. RejectedByExecutor when it can never run here.
+
+    `network` is the file of the network namespace that the task gets when it asks for overlays; its addresses are theirs.
+    """
     try:
         image = find_image(spec.image)
         account = accounts(spec.user, tuple(spec.groups))
@@ -64,9 +75,14 @@ def plan_container(
     identity = container_id(task.id)
     notices = [image.notice] if image.notice else []
     entrypoint, command = _command(image, spec)
-    low_ports = host.low_ports and account.uid == 0
+    places = overlay_places(task)
+    if places:
+        address = places[0].address(4) or places[0].address(6)
+    low_ports = bool(places) or (host.low_ports and account.uid == 0)
     hostname = spec.hostname or identity[:12]
-    environment = _environment(task, spec, image, host, account, hostname, address, 0 if low_ports else PORT_SHIFT)
+    # In a namespace of its own a task listens on all of its networks.
+    listens = "0.0.0.0" if places else address
+    environment = _environment(task, spec, image, host, account, hostname, listens, 0 if low_ports else PORT_SHIFT)
     log_driver, log_bytes, log_files = _logging(task)
     limits = task.spec.resources.limits if task.spec.resources is not None else None
     notices += _unsupported(spec, host, limits is not None and (limits.memory_bytes, limits.nano_cpus, limits.pids))
@@ -108,13 +124,14 @@ def plan_container(
         isolated=host.isolated,
         mounts=[_mount(mount, host, identity, volumes) for mount in spec.mounts],
         files=_files(spec),
-        host_files=_host_files(spec, hostname, address) if host.isolated else {},
+        host_files=_host_files(spec, hostname, address, places) if host.isolated else {},
         read_only=spec.read_only,
         no_new_privileges=spec.privileges is not None and spec.privileges.no_new_privileges,
         capabilities=_capabilities(spec) if host.root and host.isolated else None,
         rlimits=[_rlimit(ulimit) for ulimit in spec.ulimits],
         oom_score_adj=spec.oom_score_adj or None,
         notices=notices,
+        network=network if places else "",
     )
 
 
@@ -319,15 +336,17 @@ def _absolute(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
 
 
-def _host_files(spec: ContainerSpec, hostname: str, address: str) -> dict[str, str]:
+def _host_files(spec: ContainerSpec, hostname: str, address: str, places: Sequence[OverlayPlace]) -> dict[str, str]:
     hosts = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
     hosts += ["\t".join(line.split()) for line in spec.hosts]
     if address:
         hosts.append(f"{address}\t{hostname}")
     files = {"/etc/hosts": "\n".join(hosts) + "\n", "/etc/hostname": f"{hostname}\n"}
-    dns = spec.dns_config
-    if dns is not None and dns.nameservers:
-        lines = [f"nameserver {server}" for server in dns.nameservers]
+    dns = spec.dns_config or DNSConfig()
+    # The resolver on the first network knows the names of all of them, and asks the host's for the rest.
+    servers = [*(gateway for place in places for gateway in place.gateways[:1]), *dns.nameservers]
+    if servers:
+        lines = [f"nameserver {server}" for server in servers]
         lines += [f"search {' '.join(dns.search)}"] if dns.search else []
         lines += [f"options {' '.join(dns.options)}"] if dns.options else []
         files["/etc/resolv.conf"] = "\n".join(lines) + "\n"

@@ -109,6 +109,8 @@ class ContainerRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     rlimits: list[tuple[int, int, int]]
     oom_score_adj: int | None
     notices: list[str]
+    network: str = ""
+    """The file of the network namespace that it lives in; empty for the host's."""
 
 
 class RunRecord(msgspec.Struct, frozen=True, gc=False):

@@ -21,7 +21,8 @@ NAMESPACES = ("ipc", "uts", "pid", "mnt")
 def launch(settings: dict[str, object], answer: int, streams: list[int]) -> None:
     """In a fresh fork of the spawner: fork whoever waits for the program, and go.
 
-    Settings: "shim" and "shim_start" of the task; "isolated"; "terminal"; "program" (see `program.become`); "cgroups".
+    Settings: "shim" and "shim_start" of the task; "isolated"; "network", whether it has a network namespace of its own;
+    "terminal"; "program" (see `program.become`); "cgroups".
     """
     if os.fork():
         return
@@ -39,7 +40,8 @@ def launch(settings: dict[str, object], answer: int, streams: list[int]) -> None
         return
     groups = program.open_groups(settings["cgroups"])  # type: ignore[arg-type]
     if settings["isolated"]:
-        opened = [os.open(f"/proc/{shim}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in NAMESPACES]
+        joined = ("net", *NAMESPACES) if settings["network"] else NAMESPACES
+        opened = [os.open(f"/proc/{shim}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in joined]
         for descriptor in opened:
             kernel.setns(descriptor)
             os.close(descriptor)

@@ -57,7 +57,8 @@ def launch(settings: dict[str, object], answer: int) -> None:
 
     Settings: "folder"; "root" (see `sandbox.build`) or None for no namespaces; "hostname"; "program" (see `program.become`);
     "cgroups"; "log_bytes" and "log_files"; "notices", lines for the head of the log; "announces", whether the program tells
-    by the descriptor in TASK_READY_FD when it is ready; "memory", the folder with its secrets, which end with it, or empty.
+    by the descriptor in TASK_READY_FD when it is ready; "memory", the folder with its secrets, which end with it, or empty;
+    "network", the file of the network namespace that it lives in, or empty for the host's.
     """
     folder = os.open(str(settings["folder"]), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=folder)
@@ -71,11 +72,27 @@ def launch(settings: dict[str, object], answer: int) -> None:
         return
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     groups = program.open_groups(settings["cgroups"])  # type: ignore[arg-type]
+    if settings["network"]:
+        try:
+            join_network(str(settings["network"]))
+        except OSError as error:
+            os.write(answer, b"failed its network cannot be entered: %s\n" % str(error.strerror).encode())
+            return
     if settings["root"] is not None:
         kernel.unshare(_NAMESPACES)
     if os.fork() == 0:
         # The lock is on the open file, so it passes to the shim, which holds it until it ends.
         _Shim(settings, folder, proc, groups, answer).run()
+
+
+def join_network(path: str) -> None:
+    """Live in the network namespace that the file names. The file of one that went with a restart of the host is no way
+    in: OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        kernel.setns(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class _Shim:
