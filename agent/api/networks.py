@@ -1,75 +1,63 @@
-"""`/networks`: the overlays of the swarm beside the networks of the host's engine."""
+"""`/networks`: the overlays of the swarm beside the networks of the host's engine.
+
+Names are unique among the networks of the swarm. Where an engine has a network of a person's with the name of an overlay,
+the overlay comes first, as in Docker; and neither can be made on such a host when the other is there.
+"""
 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
 from aiohttp import web
 
+from agent.api.attempts import chosen_id, made_before
 from agent.api.call import Call, done, raw_reply, reply
 from agent.api.engine import Engine, end_to_end
 from agent.api.filters import Filters, parse_filters
 from agent.api.forwarding import by_the_leader
 from agent.api.lookup import find_network, manager_store
+from agent.api.network_specs import OVERLAY, NetworkRequest, check_against, driver_of, spec_of
+from agent.api.network_views import OVERLAY_LABEL, carried_view, detailed_view, network_view, networks_of
 from agent.api.passthrough import pass_to_engine
 from agent.api.removal import remove_object
-from agent.api_types.codec import encode_json
-from agent.api_types.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
-from agent.api_types.network import Network
+from agent.api_types.codec import decode_json, encode_json
+from agent.api_types.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable, Unimplemented
+from agent.api_types.network import Attachment, Network
 from agent.api_types.service import Service
-from agent.store.transactions import ReadTx
+from agent.api_types.task import EndpointSpec, Task
+from agent.manager.allocator import is_ingress
+from agent.manager.slots import ended, wanted
+from agent.store.transactions import ReadTx, WriteTx
 
-OVERLAY_LABEL = "swarmtui.network"
-"""On the bridge that carries an overlay on a host; clients see the overlay in its place."""
-
-
-def network_view(network: Network) -> dict[str, Any]:
-    """An overlay in the form of the engine's own networks."""
-    spec, ipam = network.spec, network.ipam_options
-    configs = [] if ipam is None else [_ipam_config(c.subnet, c.range, c.gateway) for c in ipam.configs]
-    return {
-        "Name": spec.name,
-        "Id": network.id,
-        "Created": network.created_at,
-        "Scope": "swarm",
-        "Driver": network.driver_state.name or "overlay",
-        "EnableIPv6": spec.ipv6_enabled,
-        "IPAM": {"Driver": (ipam.driver.name if ipam else "") or "default", "Options": None, "Config": configs},
-        "Internal": spec.internal,
-        "Attachable": spec.attachable,
-        "Ingress": spec.ingress,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
-        "Containers": None,
-        "Options": network.driver_state.options or None,
-        "Labels": spec.labels or None,
-    }
+NO_ENGINE = "this node has no Docker Engine: tasks are processes on the networks of the host"
+NO_ADDRESSES_V6 = "IPv6 is enabled but no IPv6 subnet is given: the network has none. Give one with --subnet"
 
 
-def _ipam_config(subnet: str, address_range: str, gateway: str) -> dict[str, str]:
-    config = {"Subnet": subnet, "IPRange": address_range, "Gateway": gateway}
-    return {name: value for name, value in config.items() if value}
-
-
-def _matches(filters: Filters, network: Network) -> bool:
+def _matches(tx: ReadTx, filters: Filters, network: Network) -> bool:
     return (
-        filters.exact("driver", network.driver_state.name or "overlay")
+        filters.exact("driver", network.driver_state.name or driver_of(network.spec))
         and filters.exact("scope", "swarm")
         and filters.prefix("id", network.id)
         and (not filters.get("name") or any(part in network.spec.name for part in filters.get("name")))
         and filters.labels("label", network.spec.labels)
-        and filters.exact("type", "builtin" if network.spec.ingress else "custom")
-        and not filters.get("dangling")
+        and filters.exact("type", "custom")
+        and _dangles_as_asked(tx, filters, network)
     )
+
+
+def _dangles_as_asked(tx: ReadTx, filters: Filters, network: Network) -> bool:
+    asked = {value in ("true", "1") for value in filters.get("dangling")}
+    return not asked or (user_of(tx, network) == "") in asked
 
 
 def _overlays(call: Call, filters: Filters) -> list[Network]:
     store = call.backend.store
     if not call.backend.is_manager or store is None:
         return []
-    found = store.view(lambda tx: [network for network in tx.all(Network) if _matches(filters, network)])
+    found = store.view(lambda tx: [network for network in tx.all(Network) if _matches(tx, filters, network)])
     return sorted(found, key=lambda network: network.id)
 
 
@@ -83,8 +71,13 @@ async def list_networks(call: Call) -> web.StreamResponse:
         if status != 200:
             return raw_reply(body, status)
         told = msgspec.json.decode(body, type=list[dict[str, Any]])
-        networks += [network for network in told if OVERLAY_LABEL not in (network.get("Labels") or {})]
+        networks += [network for network in told if not is_carrier(network)]
     return reply(networks)
+
+
+def is_carrier(told: dict[str, Any]) -> bool:
+    """Whether an engine's network is the bridge that carries an overlay."""
+    return OVERLAY_LABEL in (told.get("Labels") or {})
 
 
 async def _ask(engine: Engine, call: Call, body: bytes | None = None) -> tuple[int, bytes]:
@@ -98,71 +91,169 @@ async def _ask(engine: Engine, call: Call, body: bytes | None = None) -> tuple[i
             raise engine.unreachable(error) from error
 
 
+async def _engines(call: Call, name: str) -> dict[str, Any] | None:
+    """The network that the host's engine knows by `name`; None when there is none, or the engine does not say."""
+    if call.state.engine is None or not name:
+        return None
+    try:
+        async with call.state.engine.request("GET", f"/networks/{quote(name, safe='')}") as answer:
+            if answer.status != 200:
+                return None
+            return msgspec.json.decode(await answer.read(), type=dict[str, Any])
+    except (Unavailable, aiohttp.ClientPayloadError, msgspec.DecodeError):
+        return None
+
+
 async def _freshen(call: Call) -> None:
     if call.backend.is_manager and call.backend.store is not None:
         await call.fresh(call.backend.store)
 
 
-def _find(call: Call) -> Network | None:
-    """The overlay that the path names, None when there is none of that name."""
-    store = call.backend.store
+async def _find(call: Call) -> Network | None:
+    """The overlay that the path names; None when there is none, or a network of the engine's is meant rather."""
+    store, wanted = call.backend.store, call.params["id"]
     if not call.backend.is_manager or store is None:
         return None
     try:
-        return store.view(lambda tx: find_network(tx, call.params["id"]))
+        found = store.view(lambda tx: find_network(tx, wanted))
     except NotFound:
         return None
+    if wanted in (found.id, found.spec.name):
+        return found
+    # The beginning of an id: a whole name or id goes before it, wherever it is.
+    theirs = None if call.attempt.forwarded else await _engines(call, wanted)
+    return None if theirs is not None and wanted in (theirs["Name"], theirs["Id"]) else found
 
 
 async def inspect(call: Call) -> web.StreamResponse:
     """`GET /networks/ID`: an overlay, else the engine's."""
     await _freshen(call)
-    found = _find(call) if call.query.get("scope", "swarm") == "swarm" else None
+    scope = call.query.get("scope", "")
+    found = await _find(call) if scope in ("", "swarm") else None
+    if found is None and scope != "local":
+        found, carried = await _carried(call)
+        if found is None and carried is not None:
+            return reply(carried_view(carried))
     if found is not None:
-        return raw_reply(encode_json(network_view(found)) + b"\n")
-    if call.state.engine is None or call.query.get("scope") == "swarm":
+        return _inspected(call, found)
+    if call.state.engine is None or scope == "swarm":
         raise NotFound(f"network {call.params['id']} not found")
     return await pass_to_engine(call.request, call.state.engine, call.path)
 
 
+async def _carried(call: Call) -> tuple[Network | None, dict[str, Any] | None]:
+    """The overlay whose bridge on this host the path names, as far as it is known here, and what the engine says of it."""
+    theirs = await _engines(call, call.params["id"])
+    if theirs is None or not is_carrier(theirs):
+        return None, None
+    store, network_id = call.backend.store, theirs["Labels"][OVERLAY_LABEL]
+    known = store is not None and call.backend.is_manager
+    return store.view(lambda tx: tx.get(Network, network_id)) if known and store is not None else None, theirs
+
+
+def _inspected(call: Call, network: Network) -> web.Response:
+    store, verbose = manager_store(call.backend), call.flag("verbose")
+    node_id = call.backend.node_id
+    return raw_reply(encode_json(store.view(lambda tx: detailed_view(tx, network, node_id, verbose=verbose))) + b"\n")
+
+
+# -- create
+
+
 async def create(call: Call) -> web.StreamResponse:
-    """`POST /networks/create`: the engine's; overlays cannot be made yet."""
-    body = await call.body()
-    try:
-        told = msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise InvalidArgument(f"invalid JSON: {error}") from None
-    if str(told.get("Driver", "")).lower() == "overlay" or told.get("Scope") == "swarm":
+    """`POST /networks/create`: an overlay, or another network of scope swarm, at the leader; else the engine's."""
+    body = await call.keep_body()
+    asked = decode_json(await call.json_body(), NetworkRequest)
+    if asked.is_of_swarm or call.attempt.forwarded:
         manager_store(call.backend)
-        raise Unimplemented("overlay networks cannot be created yet: this agent joins tasks by published ports")
+        spec_of(asked)
+        if not call.attempt.forwarded:
+            theirs = await _engines(call, asked.name)
+            if theirs is not None and theirs["Name"] == asked.name and not is_carrier(theirs):
+                raise AlreadyExists(f"network with name {asked.name} already exists")
+        return await by_the_leader(call, _create_overlay, lambda call: call.state.new_id())
     if call.state.engine is None:
-        raise Unimplemented("this node has no Docker Engine: tasks are processes on the networks of the host")
+        raise Unimplemented(NO_ENGINE)
+    _refuse_name_of_overlay(call, asked.name)
     status, answer = await _ask(call.state.engine, call, body)
-    return raw_reply(answer, status, subject=f"network {told.get('Name', '')}")
+    return raw_reply(answer, status, subject=f"network {asked.name}")
+
+
+def _refuse_name_of_overlay(call: Call, name: str) -> None:
+    store = call.backend.store
+    if store is not None and call.backend.is_manager and store.view(lambda tx: tx.find(Network, "name", name)):
+        raise AlreadyExists(f"network with name {name} already exists")
+
+
+async def _create_overlay(call: Call) -> web.StreamResponse:
+    store = manager_store(call.backend)
+    spec = spec_of(decode_json(await call.body(), NetworkRequest))
+    created: list[Network] = []
+
+    def change(tx: WriteTx) -> None:
+        before = made_before(call.attempt, tx, Network)
+        if before is None:
+            check_against(spec, tx.all(Network))
+        created.append(before or tx.create(Network(id=chosen_id(call.attempt, tx), spec=spec)))
+
+    await store.update(change)
+    configs = [] if spec.ipam_options is None else spec.ipam_options.configs
+    lacks = spec.ipv6_enabled and driver_of(spec) == OVERLAY and not any(":" in config.subnet for config in configs)
+    told = {"Id": created[0].id, "Warning": NO_ADDRESSES_V6 if lacks else ""}
+    return reply(told, 201, subject=f"network {spec.name} ({created[0].id})")
+
+
+# -- remove
 
 
 async def remove(call: Call) -> web.StreamResponse:
     """`DELETE /networks/ID`: an overlay that no service uses, at the leader; else the engine's."""
     await _freshen(call)
-    found = _find(call)
+    found = await _find(call)
     if found is not None or call.attempt.forwarded:
         # What another manager sent here is an overlay, and never this host's engine's business.
         return await by_the_leader(call, _remove_overlay, lambda call: "" if found is None else found.id)
     if call.state.engine is None:
         raise NotFound(f"network {call.params['id']} not found")
+    theirs = await _engines(call, call.params["id"])
+    if theirs is not None and is_carrier(theirs):
+        manager_store(call.backend)
+        raise FailedPrecondition(
+            f"network {theirs['Name']} is how this host carries an overlay: it goes with the last task that uses it"
+        )
     return await pass_to_engine(call.request, call.state.engine, call.path)
 
 
 async def _remove_overlay(call: Call) -> web.StreamResponse:
     store, wanted = manager_store(call.backend), call.params["id"]
-    removed = await remove_object(call, store, Network, lambda tx: find_network(tx, wanted), _refuse_used)
+    removed = await remove_object(call, store, Network, lambda tx: find_network(tx, wanted), refuse_used)
     return done(204, subject=f"network {wanted if removed is None else f'{removed.spec.name} ({removed.id})'}")
 
 
-def _refuse_used(tx: ReadTx, network: Network) -> None:
-    if network.spec.ingress:
-        raise FailedPrecondition.grpc("the ingress network belongs to the swarm and cannot be removed")
+def refuse_used(tx: ReadTx, network: Network) -> None:
+    """FailedPrecondition while somebody needs the network."""
+    user = user_of(tx, network)
+    if user and network.spec.ingress:
+        raise FailedPrecondition.grpc(f"ingress network cannot be removed because {user} depends on it")
+    if user:
+        raise FailedPrecondition.grpc(f"network {network.id} is in use by {user}")
+
+
+def user_of(tx: ReadTx, network: Network) -> str:
+    """Who needs a network, as `service ID`; empty when nobody does."""
     for service in tx.all(Service):
-        attachments = (*service.spec.task_template.networks, *service.spec.networks)
-        if any(attachment.target == network.id for attachment in attachments):
-            raise FailedPrecondition.grpc(f"network {network.id} is in use by service {service.id}")
+        ports = [*service.endpoint.ports, *(service.spec.endpoint_spec or EndpointSpec()).ports]
+        publishes = any(is_ingress(port) for port in ports)
+        if publishes if network.spec.ingress else network.id in networks_of(service):
+            return f"service {service.id}"
+    if network.spec.ingress:
+        return ""
+    for task in tx.all(Task):
+        # Tasks of a service that was removed are on their way out: `docker stack rm` does not wait for them.
+        leaves = ended(task) or not wanted(task) or (task.service_id and tx.get(Service, task.service_id) is None)
+        if not leaves and any(attachment.network.id == network.id for attachment in task.networks_attachments):
+            return f"task {task.id}"
+    for attachment in tx.find(Attachment, "network", network.id):
+        if attachment.container:
+            return f"container {attachment.container}"
+    return ""

@@ -21,6 +21,12 @@ class IPAMOptions(ApiObject, frozen=True):
     configs: list[IPAMConfig] = omitempty("Configs", [])
 
 
+class NetworkReference(ApiObject, frozen=True):
+    """A network by name: one of each node's own, of whose configuration it makes another."""
+
+    network: str = present("Network", "")
+
+
 class NetworkSpec(ApiObject, frozen=True):
     """What a network is to be."""
 
@@ -33,6 +39,7 @@ class NetworkSpec(ApiObject, frozen=True):
     ingress: bool = omitempty("Ingress", False)
     ipam_options: IPAMOptions | None = omitempty("IPAMOptions", None)
     scope: str = omitempty("Scope", "")
+    config_from: NetworkReference | None = omitempty("ConfigFrom", None)
 
 
 class Network(ApiObject, frozen=True):

@@ -221,16 +221,24 @@ class World:
 
         await self._change(change)
 
-    async def make_network(self, created: Recorded) -> None:
-        """The overlay that the engine made for a request, as it is listed afterwards."""
+    async def allocate_network(self, created: Recorded) -> None:
+        """What the allocator adds to a network that a request made, as it is listed afterwards."""
         for later in self._requests:
             if later.seq < created.seq or not later.path.startswith("/networks") or later.status != 200:
                 continue
             listed = later.resp_body if isinstance(later.resp_body, list) else [later.resp_body]
             for network in listed:
                 if network.get("Id") == created.resp_body["Id"]:
-                    await self._show_networks([network])
+                    await self._allocate(_network(network))
                     return
+
+    async def _allocate(self, shown: Network) -> None:
+        def change(tx: WriteTx) -> None:
+            stored = tx.get(Network, shown.id)
+            assert stored is not None
+            tx.update(replace(stored, driver_state=shown.driver_state, ipam_options=shown.ipam_options))
+
+        await self._change(change)
 
     async def _show_rotation(self, rotations: int) -> None:
         def change(tx: WriteTx) -> None:

@@ -22,7 +22,7 @@ CASES = [
     ("GET", "/images/swarmtui/whoami:latest/json", RouteKind.PROCESS, {"name": "swarmtui/whoami:latest"}),
     ("POST", "/containers/create", RouteKind.PASSED, {}),
     ("POST", "/v1.41/build", RouteKind.PASSED, {}),
-    ("POST", "/networks/prune", RouteKind.PASSED, {}),
+    ("POST", "/networks/prune", RouteKind.MERGED, {}),
     ("GET", "/system/df", RouteKind.PASSED, {}),
 ]
 
@@ -90,7 +90,12 @@ def test_reads_are_answered_where_they_are_asked_unless_only_the_leader_knows() 
         "/swarmtui/v1/explain/service/{id}",
     }
     both = {(route.method, route.pattern) for route in ROUTES if route.by is By.BOTH}
-    assert both == {("GET", "/swarmtui/v1/managers"), ("DELETE", "/networks/{id*}")}
+    assert both == {
+        ("GET", "/swarmtui/v1/managers"),
+        ("POST", "/networks/create"),
+        ("POST", "/networks/prune"),
+        ("DELETE", "/networks/{id*}"),
+    }
 
 
 def test_what_makes_or_removes_an_object_says_which() -> None:
