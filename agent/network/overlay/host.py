@@ -1,0 +1,206 @@
+"""One host's overlays as they are in its kernel. Everything here blocks: it runs in a thread, one call at a time."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Mapping
+
+from agent.network.overlay.decisions import (
+    MARK,
+    AddAddress,
+    Change,
+    MakeBridge,
+    MakeVxlan,
+    Names,
+    Ports,
+    Remove,
+    RemoveAddress,
+    SetUp,
+    Site,
+    Step,
+    decide,
+    remember,
+    removals,
+)
+from agent.network.overlay.entries import DELNEIGH, Entries, difference, entries_of, read_entries, requests
+from agent.network.overlay.interface import OverlayWanted, vxlan_name
+from agent.network.overlay.netlink import ROUTE, Netlink, Refused, Request
+from agent.network.overlay.picture import (
+    Links,
+    add_address,
+    change_link,
+    make_bridge,
+    make_vxlan,
+    mark_link,
+    read_links,
+    remove_address,
+    remove_link,
+)
+
+_log = logging.getLogger(__name__)
+
+_ROUNDS = 8
+"""A network is had after three rounds; more are for links that others change meanwhile."""
+
+_PASSING = frozenset({errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENOENT})
+"""Somebody was quicker to remove something: the next round decides on what is there then."""
+
+
+class Host:
+    """Brings the kernel of one network namespace to the wanted networks. OSError: it cannot be spoken to."""
+
+    def __init__(self, site: Site, netns: str = "") -> None:
+        self._site = site
+        self._netlink = Netlink(ROUTE, netns)
+        self._shapes: dict[str, tuple[object, ...]] = {}
+        self._ports: dict[str, Ports] = {}
+        self._programmed: dict[str, tuple[int, Entries]] = {}
+        self._vxlans: dict[str, int] = {}
+        self.problems: dict[str, str] = {}
+        self.indexes: frozenset[int] = frozenset()
+        """Links that are ours: what happens to them is to be looked at."""
+        self.changes = 0
+        """Steps that were taken, ever."""
+
+    def close(self) -> None:
+        """Idempotent; leaves the links."""
+        self._netlink.close()
+
+    def bring(self, wanted: Mapping[str, OverlayWanted], *, look: bool) -> dict[str, str]:
+        """Make it so; network id to what is in the way. Without `look` what was made before is taken to be there still."""
+        try:
+            return self._bring(wanted, look)
+        except OSError:
+            self._shapes.clear()
+            self._programmed.clear()
+            raise
+
+    def remove(self) -> None:
+        """Take away every link that carries our mark."""
+        self.problems = self._bring_links({})
+        for network_id, problem in self.problems.items():
+            _log.warning("network %s: its links stay: %s", network_id, problem)
+
+    def _bring(self, wanted: Mapping[str, OverlayWanted], look: bool) -> dict[str, str]:
+        shapes = {network_id: _shape(overlay) for network_id, overlay in wanted.items()}
+        if look or self.problems or shapes != self._shapes:
+            self.problems = self._bring_links(wanted)
+            self._shapes = shapes
+        for network_id in self._programmed.keys() - wanted.keys():
+            del self._programmed[network_id]
+        for network_id, overlay in wanted.items():
+            if network_id not in self.problems and (problem := self._bring_entries(overlay, look)):
+                self.problems[network_id] = problem
+        return self.problems
+
+    def _bring_links(self, wanted: Mapping[str, OverlayWanted]) -> dict[str, str]:
+        failed: dict[str, str] = {}
+        for _ in range(_ROUNDS):
+            links = read_links(self._netlink)
+            names = Names(links)
+            gone = ((links[step.index].alias.removeprefix(MARK), step) for step in removals(links, wanted))
+            todo: list[tuple[str, Step]] = [(network_id, step) for network_id, step in gone if network_id not in failed]
+            refused: dict[str, str] = {}
+            for network_id, overlay in wanted.items():
+                if network_id in failed:
+                    continue
+                decision = decide(overlay, names, self._site, self._ports.get(network_id))
+                if decision.refused:
+                    refused[network_id] = decision.refused
+                todo += [(network_id, step) for step in decision.steps]
+            if not todo:
+                break
+            failed |= self._carry_out(todo, links)
+        else:
+            refused |= {network_id: "its links are changed by somebody else all the time" for network_id, _ in todo}
+        self._keep(wanted, names)
+        return refused | failed
+
+    def _keep(self, wanted: Mapping[str, OverlayWanted], names: Names) -> None:
+        """Remember what was found at last."""
+        ports = {
+            network_id: remember(overlay, names, self._ports.get(network_id)) for network_id, overlay in wanted.items()
+        }
+        self._ports = {network_id: known for network_id, known in ports.items() if known is not None}
+        found = {network_id: names.by_name.get(vxlan_name(network_id)) for network_id in wanted}
+        self._vxlans = {network_id: link.index for network_id, link in found.items() if link is not None}
+        self.indexes = frozenset(self._vxlans.values()) | {known.bridge for known in self._ports.values()}
+
+    def _carry_out(self, todo: list[tuple[str, Step]], links: Links) -> dict[str, str]:
+        """Network id to the first thing that failed for good."""
+        owners: list[tuple[str, Step]] = []
+        sent: list[Request] = []
+        for network_id, step in todo:
+            _log.info("network %s: %s", network_id, step)
+            made = _requests(step)
+            sent += made
+            owners += [(network_id, step)] * len(made)
+        failed: dict[str, str] = {}
+        self.changes += len(todo)
+        for refused in self._netlink.send(sent):
+            network_id, step = owners[refused.position]
+            if refused.code not in _PASSING and network_id not in failed:
+                failed[network_id] = self._words(step, refused, links)
+        return failed
+
+    def _words(self, step: Step, refused: Refused, links: Links) -> str:
+        port = self._site.port
+        if isinstance(step, MakeVxlan) and refused.code == errno.EEXIST:
+            return (
+                f"VXLAN id {step.vxlan.vni} on UDP port {port} is held by a link of another network namespace of this host: "
+                "is there a Docker Swarm on it?"
+            )
+        if isinstance(step, SetUp) and refused.code == errno.EADDRINUSE:
+            return f"UDP port {port} (VXLAN) is held by another program on this host"
+        if refused.code == errno.EPERM:
+            return "this agent may not change network links: it needs to be root (CAP_NET_ADMIN)"
+        if refused.code == errno.EOPNOTSUPP and isinstance(step, MakeBridge | MakeVxlan):
+            return f"this kernel has no {'bridges' if isinstance(step, MakeBridge) else 'VXLAN'}: {refused}"
+        match step:
+            case MakeBridge(name=name) | MakeVxlan(name=name):
+                return f"link {name} cannot be made: {refused}"
+            case _:
+                link = links.get(step.index)
+                return f"link {link.name if link else step.index} cannot be changed: {refused}"
+
+    def _bring_entries(self, overlay: OverlayWanted, look: bool) -> str:
+        """The problem in words, "" for none."""
+        vxlan = self._vxlans[overlay.id]
+        index, before = self._programmed.get(overlay.id, (0, Entries()))
+        if look or index != vxlan:
+            before = read_entries(self._netlink, vxlan)
+        after = entries_of(overlay)
+        change = difference(before, after)
+        self._programmed[overlay.id] = vxlan, after
+        if not change:
+            return ""
+        sent = requests(change, vxlan)
+        refused = [refused for refused in self._netlink.send(sent) if sent[refused.position].kind != DELNEIGH]
+        if not refused:
+            return ""
+        # What is there now is not known: it is read again next time.
+        del self._programmed[overlay.id]
+        return f"{len(refused)} entries for other hosts' tasks cannot be made: {refused[0]}"
+
+
+def _shape(overlay: OverlayWanted) -> tuple[object, ...]:
+    return overlay.vni, overlay.gateways, overlay.mtu, overlay.encrypted, overlay.bridge_mac
+
+
+def _requests(step: Step) -> list[Request]:
+    match step:
+        case MakeBridge(name=name, mac=mac, mtu=mtu, alias=alias):
+            return [make_bridge(name, mac, mtu), mark_link(name, alias)]
+        case MakeVxlan(name=name, vxlan=vxlan, mtu=mtu, master=master, alias=alias):
+            return [make_vxlan(name, vxlan, mtu, master), mark_link(name, alias)]
+        case Change(index=index, mac=mac, mtu=mtu, master=master, alias=alias):
+            return [change_link(index, mac=mac, mtu=mtu, master=master, alias=alias)]
+        case SetUp(index=index):
+            return [change_link(index, up=True)]
+        case Remove(index=index):
+            return [remove_link(index)]
+        case AddAddress(index=index, address=address):
+            return [add_address(index, address)]
+        case RemoveAddress(index=index, address=address):
+            return [remove_address(index, address)]
