@@ -15,7 +15,7 @@ from agent.api_types.common import Version
 from agent.api_types.errors import FailedPrecondition, InvalidArgument
 from agent.api_types.fields import ApiObject, omitempty, present
 from agent.api_types.node import Node, NodeAvailability, NodeRole, NodeSpec, NodeState
-from agent.manager.group import effective_role, survives_without
+from agent.manager.group import effective_role, survives_without, until_survivable
 from agent.raft.interface import GroupStatus
 from agent.store.transactions import ReadTx, WriteTx
 
@@ -83,6 +83,9 @@ async def update(call: Call) -> web.StreamResponse:
     request = await call.json(NodeSpecRequest)
     version = call.object_version("node")
     spec = _accept(request)
+    known = store.view(lambda tx: find_node(tx, call.params["id"]))
+    if known.spec.role is NodeRole.MANAGER and spec.role is NodeRole.WORKER:
+        await until_survivable(call.backend.group, call.backend.group_changed, known.id)
     changed: list[Node] = []
 
     def change(tx: WriteTx) -> None:

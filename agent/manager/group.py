@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Protocol
 
 from agent.api_types.node import Node, NodeRole
@@ -12,6 +14,9 @@ from agent.rpc.messages import ManagerAddress, SessionEnd
 
 LEADERLESS_AFTER = 3 * SECOND
 """Without a leader for so long the managers cannot have one before others come back: an election takes a second or two."""
+
+HEARING = 2.0
+"""Seconds in which a new leader has heard every member that lives."""
 
 ELSEWHERE = "this manager does not lead the cluster"
 
@@ -82,6 +87,21 @@ def survives_without(status: GroupStatus, node_id: str) -> bool:
     if member_of(status, node_id) is None:
         return True
     return bool(rest) and sum(lives(status, member) for member in rest) > len(rest) // 2
+
+
+async def until_survivable(
+    status: GroupStatus | None, changed: Callable[[GroupStatus], Awaitable[GroupStatus | None]], node_id: str
+) -> None:
+    """Wait until the group survives without the node, HEARING seconds at most: a new leader has not heard anybody yet.
+
+    `changed` waits for a status other than the one it is given. The wait ends too when this member leads no more.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(HEARING):
+            while status is not None and status.leading and len(voters(status)) > 1:
+                if survives_without(status, node_id):
+                    return
+                status = await changed(status)
 
 
 def effective_role(node: Node, status: GroupStatus | None) -> NodeRole:

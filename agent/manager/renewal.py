@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 
 import msgspec
 
@@ -12,7 +10,7 @@ from agent.api_types.errors import InvalidArgument, PermissionDenied, Unavailabl
 from agent.api_types.node import Node, NodeRole
 from agent.api_types.times import Clock
 from agent.manager.authority import issue, the_cluster, trusted_roots
-from agent.manager.group import Group, effective_role, member_of, survives_without
+from agent.manager.group import Group, effective_role, member_of, survives_without, until_survivable
 from agent.manager.membership import LEADER_LOST
 from agent.raft.interface import GroupStatus, NotLeader, OutcomeUnknown
 from agent.rpc.connection import Connection, Handler, only
@@ -25,10 +23,6 @@ QUORUM_LOSS = "can't remove member from the raft: this would result in a loss of
 """Docker's words."""
 LAST_MANAGER = "this is the last manager of the cluster"
 LEADS = "this manager leads the cluster: it hands the leadership over before it departs"
-
-
-HEARING = 2.0
-"""Seconds in which a new leader has heard every member that lives."""
 
 
 class Renewal:
@@ -82,12 +76,10 @@ class Renewal:
     async def _refusal(self, node_id: str) -> str:
         """Why the manager may not leave; a leader that is new is given the time to hear who is there."""
         error = refuse_departure(self._leading(), node_id)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(HEARING):
-                while error == QUORUM_LOSS and self._group is not None:
-                    await self._group.status_changed(self._group.status)
-                    error = refuse_departure(self._leading(), node_id)
-        return error
+        if error != QUORUM_LOSS or self._group is None:
+            return error
+        await until_survivable(self._group.status, self._group.status_changed, node_id)
+        return refuse_departure(self._leading(), node_id)
 
     async def _make_worker(self, node_id: str) -> None:
         def demote(tx: WriteTx) -> None:

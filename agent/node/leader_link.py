@@ -22,7 +22,7 @@ from agent.pki.identity import NodeIdentity
 from agent.raft.interface import GroupStatus
 from agent.rpc.client import dial
 from agent.rpc.connection import Connection
-from agent.rpc.errors import RpcError
+from agent.rpc.errors import RpcError, Unreachable
 from agent.rpc.messages import ApiOpen, ApiReady, Message
 from agent.rpc.peer import Purpose
 from agent.rpc.stream import Stream
@@ -210,7 +210,7 @@ class LeaderLink:
         try:
             while not dialling.done():
                 if leader != self.leader:
-                    raise ConnectionResetError("another manager leads now")
+                    raise Unreachable("another manager leads now")
                 either: list[asyncio.Future[Any]] = [dialling, self._changed]
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             return dialling.result()

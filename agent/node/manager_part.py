@@ -18,12 +18,13 @@ from agent.api_types.swarm import Cluster
 from agent.api_types.times import Clock
 from agent.manager.group import elsewhere
 from agent.manager.manager import Manager
-from agent.manager.membership import Referral
+from agent.manager.membership import Membership
 from agent.node.addresses import own_source
 from agent.node.api_exchange import ApiExchange
 from agent.node.cluster_following import each_cluster
 from agent.node.keys import KeyFollower, NodeKeys
 from agent.node.leader_link import LeaderLink
+from agent.node.reception import Reception
 from agent.node.record import SwarmRecord
 from agent.node.supervision import Supervision
 from agent.raft.interface import GroupStatus, NotLeader, OutcomeUnknown
@@ -31,7 +32,7 @@ from agent.raft.member import SNAPSHOT_INTERVAL, ProposalRefused, RaftMember
 from agent.rpc.connection import Connection, Handler, only
 from agent.rpc.errors import RpcError
 from agent.rpc.listener import Listener
-from agent.rpc.messages import DepartAnswer, DepartOpen, JoinAnswer, JoinOpen, Message, SessionOpen
+from agent.rpc.messages import DepartAnswer, DepartOpen, Message, SessionOpen
 from agent.rpc.peer import Peer
 from agent.rpc.raft_transport import RaftTransport
 from agent.rpc.stream import Stream
@@ -150,7 +151,7 @@ class ManagerPart:
             self.member.expelled.add_done_callback(self._expelled)
             self.member.broken.add_done_callback(self._broken)
             self._listener.on_raft = transport.adopt
-            self._listener.join = self
+            self._listener.join = Reception(self.node_id, self.link, self._admission)
             stack.callback(self._leave_listener)
             self._stack = stack.pop_all()
         return self
@@ -269,6 +270,9 @@ class ManagerPart:
 
     # -- what others call
 
+    def _admission(self) -> Membership | None:
+        return self.manager.membership if self.manager is not None else None
+
     def handlers(self) -> Mapping[str, Handler]:
         """What other nodes may call on a manager."""
         return {
@@ -285,20 +289,6 @@ class ManagerPart:
         """The listener has an authenticated connection."""
         if self.manager is not None:
             self.manager.dispatcher.on_connection(connection)
-
-    async def issue(self, request: JoinOpen, peer: Peer) -> JoinAnswer:
-        """A node that wants to join: admitted here by the leader, else asked of the leader (`JoinService`)."""
-        leader = await self.link.until_leader()
-        manager = self.manager
-        if leader.node_id == self.node_id and manager is not None:
-            return await manager.membership.issue(request, peer)
-        return await Referral(self._ask_join).issue(request, peer)
-
-    async def _ask_join(self, request: JoinOpen) -> Message:
-        try:
-            return await self.link.ask("join", request)
-        except RpcError as error:
-            raise Unavailable(f"the leader could not be asked: {error}; try again in a moment") from None
 
     def _by_leader(self, method: str) -> Handler:
         async def answer(stream: Stream, opening: Message, connection: Connection) -> None:

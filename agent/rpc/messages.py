@@ -393,7 +393,8 @@ class JoinOpen(Message, frozen=True):
     """`join`: ask to become a node; answered by `JoinAnswer`.
 
     `secret` is the last part of the token, `request` a certificate request (PEM; only its public key counts),
-    `address` the node's own listener (`address:port`, may be empty), `availability` empty or as in the API.
+    `address` the node's own listener (`address:port`, may be empty), `availability` empty or as in the API. `node_id` is
+    chosen by the manager that hands the question on, and counts from managers alone: it makes a repeat recognisable.
     """
 
     secret: str
@@ -401,6 +402,7 @@ class JoinOpen(Message, frozen=True):
     hostname: str = ""
     address: str = ""
     availability: str = ""
+    node_id: str = ""
 
     def __repr__(self) -> str:
         return f"JoinOpen(hostname={self.hostname!r}, address={self.address!r}, availability={self.availability!r})"

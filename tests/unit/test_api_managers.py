@@ -188,7 +188,10 @@ async def set_role(group: Managers, name: str, role: str, through: str = "h2") -
     return await client.call("POST", target, node["Spec"] | {"Role": role})
 
 
-async def test_a_manager_may_go_while_those_who_stay_have_a_majority(group: Managers) -> None:
+async def test_a_manager_may_go_while_those_who_stay_have_a_majority(
+    group: Managers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.manager.group.HEARING", 0.05)
     silence_all_but(group, "h1", "h2")
     code, told = await set_role(group, "h2", "worker")
     assert (code, told) == (
@@ -196,6 +199,14 @@ async def test_a_manager_may_go_while_those_who_stay_have_a_majority(group: Mana
         {"message": GRPC + "can't remove member from the raft: this would result in a loss of quorum"},
     )
     assert (await set_role(group, "h3", "worker"))[0] == 200
+
+
+async def test_a_new_leader_hears_its_members_before_it_refuses_a_demotion(group: Managers) -> None:
+    silence_all_but(group, "h1", "h2")
+    demoting = asyncio.ensure_future(set_role(group, "h2", "worker", through="h1"))
+    assert not (await asyncio.wait({demoting}, timeout=0.1))[0]
+    silence_all_but(group, "h1", "h3")
+    assert (await demoting)[0] == 200
 
 
 async def test_the_last_manager_stays(group: Managers) -> None:

@@ -120,3 +120,33 @@ async def test_without_the_authoritys_key_another_manager_is_named() -> None:
     _, membership = await cluster(ca_key="")
     with pytest.raises(Unavailable):
         await membership.issue(request(), STRANGER)
+
+
+async def test_a_question_that_is_asked_again_makes_no_second_node() -> None:
+    store, membership = await cluster()
+    asked, chosen = request(hostname="h1"), new_id()
+    first = await membership.issue(asked, STRANGER, chosen)
+    second = await membership.issue(asked, STRANGER, chosen)
+    assert first.node_id == second.node_id == chosen
+    assert len(store.view(lambda tx: tx.all(Node))) == 1
+
+
+async def test_an_id_that_is_taken_is_not_given_to_another() -> None:
+    store, membership = await cluster()
+    chosen = new_id()
+    await membership.issue(request(hostname="h1"), STRANGER, chosen)
+    with pytest.raises(InvalidArgument, match="part of the cluster already"):
+        await membership.issue(request(hostname="h2"), STRANGER, chosen)
+    with pytest.raises(InvalidArgument, match="part of the cluster already"):
+        await membership.issue(request(MANAGER, hostname="h1"), STRANGER, chosen)
+    for unfit in ("short", "../" + "x" * 22, "X" * 24 + "é"):
+        with pytest.raises(InvalidArgument, match="no id"):
+            await membership.issue(request(), STRANGER, unfit)
+    assert len(store.view(lambda tx: tx.all(Node))) == 1
+
+
+async def test_a_newcomer_does_not_choose_its_id() -> None:
+    _, membership = await cluster()
+    wanted = new_id()
+    answer = await membership.issue(request(node_id=wanted), STRANGER)
+    assert answer.node_id != wanted

@@ -267,17 +267,20 @@ async def test_a_newcomer_may_ask_any_manager() -> None:
     referral = Referral(carry)
     stranger = Peer("", None, "192.0.2.7:40000", 0)
     secret = store.view(lambda tx: tx.all(Cluster))[0].manager_secret
-    answer = await referral.issue(JoinOpen(secret, NodeKey.create().request(), address="0.0.0.0:2377"), stranger)
+    chosen = new_id()
+    newcomer = JoinOpen(secret, NodeKey.create().request(), address="0.0.0.0:2377", node_id="x" * 25)
+    answer = await referral.issue(newcomer, stranger, chosen)
     assert isinstance(answer, JoinAnswer)
+    assert answer.node_id == chosen, "not what the newcomer would like to be"
     assert answer.role is MANAGER
     assert handed[0].address == "192.0.2.7:2377", "the leader sees the other manager, not the newcomer"
     node = store.view(lambda tx: tx.get(Node, answer.node_id))
     assert node is not None
     assert node.status.addr == "192.0.2.7"
     with pytest.raises(InvalidJoinToken):
-        await referral.issue(JoinOpen("wrong", NodeKey.create().request()), stranger)
+        await referral.issue(JoinOpen("wrong", NodeKey.create().request()), stranger, new_id())
     with pytest.raises(Unavailable, match="Availability"):
-        await referral.issue(JoinOpen(secret, NodeKey.create().request(), availability="never"), stranger)
+        await referral.issue(JoinOpen(secret, NodeKey.create().request(), availability="never"), stranger, new_id())
 
 
 async def test_an_answer_that_is_none_is_not_passed_on() -> None:
@@ -285,7 +288,7 @@ async def test_an_answer_that_is_none_is_not_passed_on() -> None:
         return Heartbeat()
 
     with pytest.raises(Unavailable, match="answered a Heartbeat"):
-        await Referral(carry).issue(JoinOpen("s", b""), Peer("", None, "192.0.2.7:1", 0))
+        await Referral(carry).issue(JoinOpen("s", b""), Peer("", None, "192.0.2.7:1", 0), new_id())
     assert JoinRefused("x").wrong_token is False
 
 
