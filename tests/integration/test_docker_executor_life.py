@@ -459,10 +459,14 @@ async def test_a_container_that_ends_before_it_is_healthy(executor: DockerExecut
 
 async def test_a_stop_lets_the_process_end_in_its_own_way(executor: DockerExecutor) -> None:
     controller = await started(
-        executor, shell("trap 'echo bye; exit 7' USR1; while :; do sleep 0.1; done", stop_signal="SIGUSR1")
+        executor,
+        shell("trap 'echo bye; exit 7' USR1; echo ready; while :; do sleep 0.1; done", stop_signal="SIGUSR1"),
     )
+    # Before its first line the shell may not have set its trap.
+    async for _ in controller.logs(since=0, follow=True, tail=-1):
+        break
     await controller.shutdown()
-    assert await lines(controller) == [("stdout", "bye")]
+    assert await lines(controller) == [("stdout", "ready"), ("stdout", "bye")]
     assert (await controller.wait()).code == 7
     await controller.shutdown()
     await controller.terminate()

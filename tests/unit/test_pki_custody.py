@@ -69,8 +69,8 @@ def test_locked_files_need_the_key_and_show_nothing(identity: NodeIdentity, tmp_
     assert sealing.unlock_key is None
 
 
-@pytest.mark.parametrize("after", [None, FIRST, SECOND])
-@pytest.mark.parametrize("before", [None, FIRST, SECOND])
+@pytest.mark.parametrize("after", [None, FIRST, SECOND], ids=["open", "first", "second"])
+@pytest.mark.parametrize("before", [None, FIRST, SECOND], ids=["open", "first", "second"])
 @pytest.mark.parametrize("writes", range(4))
 @pytest.mark.parametrize("torn", [False, True])
 def test_a_crash_between_any_two_writes(
