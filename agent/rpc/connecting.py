@@ -23,8 +23,11 @@ async def connect_tcp(host: str, port: int, source: str | None) -> socket.socket
 
     `host` may have several addresses: each gets its turn when the one before it is refused. `source` is the local address.
     """
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        # What is written in digits needs no thread that asks the resolver.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     failure: OSError = OSError(f"{host} has no address")
     for family, _, _, _, address in found:
         try:

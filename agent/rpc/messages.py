@@ -73,13 +73,17 @@ class Leaving(Message, frozen=True):
 
 
 class SessionReady(Message, frozen=True):
-    """The session is open. `heartbeat_period` in nanoseconds; `node` is the manager's record of the peer."""
+    """The session is open. `heartbeat_period` in nanoseconds; `node` is the manager's record of the peer.
+
+    `settling`: nanoseconds over which the nodes of this cluster spread what can wait when all of them come at once.
+    """
 
     session_id: str
     heartbeat_period: int
     managers: list[ManagerAddress]
     node: Node
     cluster_id: str
+    settling: int = 0
 
 
 class Assignments(Message, frozen=True):

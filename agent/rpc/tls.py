@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 from agent.pki.identity import NodeIdentity
 
@@ -16,9 +16,20 @@ _NO_CHECK_TIME = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name."""
 
 
-@lru_cache(maxsize=16)
+_server_contexts: WeakKeyDictionary[NodeIdentity, ssl.SSLContext] = WeakKeyDictionary()
+_client_contexts: WeakKeyDictionary[NodeIdentity, ssl.SSLContext] = WeakKeyDictionary()
+"""A context costs as much as a handshake; it lives as long as its identity."""
+
+
 def server_context(identity: NodeIdentity) -> ssl.SSLContext:
     """For the listener: a client certificate is asked for, and must be good when there is one."""
+    context = _server_contexts.get(identity)
+    if context is None:
+        context = _server_contexts[identity] = _new_server_context(identity)
+    return context
+
+
+def _new_server_context(identity: NodeIdentity) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _only_tls13(context)
     # No session is resumed, so every connection shows a certificate anew.
@@ -29,11 +40,13 @@ def server_context(identity: NodeIdentity) -> ssl.SSLContext:
     return context
 
 
-@lru_cache(maxsize=16)
 def client_context(identity: NodeIdentity) -> ssl.SSLContext:
     """For dialling as a node: both sides show certificates of one root. Names in them are checked in `hello`."""
-    context = joining_context(identity.root_pem)
-    _present(context, identity)
+    context = _client_contexts.get(identity)
+    if context is None:
+        context = joining_context(identity.root_pem)
+        _present(context, identity)
+        _client_contexts[identity] = context
     return context
 
 

@@ -78,6 +78,8 @@ class Search(Generic[T]):
         self._asking: dict[str, asyncio.Task[T]] = {}
         self._hinted: dict[str, asyncio.Event] = {}
         self._added: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.over = False
+        """Whether what is still asked is asked in vain: it is cancelled for no fault of who is asked."""
 
     async def run(self, addresses: Iterable[str]) -> T:
         """What the first address that says yes gave. `addresses` in the order in which they are asked."""
@@ -146,6 +148,7 @@ class Search(Generic[T]):
 
     async def _give_up(self, found: asyncio.Task[T] | None) -> None:
         """End what is still being asked. What was gained all the same is given back; cancelled, so is what was `found`."""
+        self.over = True
         others = {asking for asking in self._asking.values() if asking is not found}
         for asking in others:
             asking.cancel()

@@ -1,8 +1,8 @@
 """Keeping a session with the manager that leads, whichever that is: `SessionKeeper` finds it, opens the bulk connection
 beside the session, and starts over, for as long as it runs, when it is lost.
 
-A manager that does not lead is asked again on the connection that stands: after the loss of a leader a thousand nodes cost
-each of the others one handshake a node, however long an election takes.
+A manager that does not lead is asked on a connection that stands (`standing`), and the other managers' stand while a session
+does: after the loss of a leader a thousand nodes cost the next one a thousand questions, and handshakes only at leisure.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ import itertools
 import logging
 import random as randomness
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from agent.api_types.node import NodeDescription
 from agent.api_types.times import SECOND
 from agent.rpc.connection import Connection, Handler
 from agent.rpc.errors import ConnectionLost, Refused, Removed, RpcError
+from agent.rpc.messages import NodeUpdate
 from agent.rpc.peer import Purpose
 from agent.worker.interface import RejectedByExecutor, TemporaryFailure
 from agent.worker.leaderless import Words
 from agent.worker.search import ATTEMPT_LIFE, Answer, Search, jittered
 from agent.worker.session_stream import PATIENCE, Describe, Session, SessionRefused, Surface, one_reason
+from agent.worker.standing import Standing
 from agent.worker.task_runner import Sleep, retry_delay
 from agent.worker.worker import Worker
 
@@ -36,9 +39,6 @@ LOSS_PAUSE = 0.05
 
 BRIEF_PAUSE, LONGEST_BRIEF_PAUSE = 0.3, 2.0
 """The same after a session that ended within a quarter of a heartbeat period: first, and at most after several in a row."""
-
-STANDING_PATIENCE = 1.5
-"""Seconds until a connection to a manager that does not lead is given up when nothing arrives there."""
 
 Dial = Callable[[str, Purpose, Mapping[str, Handler]], Awaitable[Connection]]
 """Connects to (address, purpose) with the handlers that the other side may call; raises RpcError."""
@@ -66,13 +66,13 @@ class SessionKeeper:
     random: randomness.Random = field(default_factory=randomness.Random)
     session: Session | None = None
     """The session that stands now."""
-    _made_with: int = 0
-    """Number of the certificate that connections are made with now."""
     _left: bool = False
     _described: NodeDescription | None = None
     _closing: set[asyncio.Task[str]] = field(default_factory=set)
-    _standing: dict[str, tuple[Connection, int]] = field(default_factory=dict)
-    """Control connections to managers that did not lead when they were asked, by address; with which certificate."""
+    _standing: Standing = field(init=False)
+    """Its generation is the number of the certificate that connections are made with now."""
+    _told: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the leader said anything of the managers."""
     _words: Words = field(default_factory=Words)
     _doubt: asyncio.TimerHandle | None = None
     _brief: int = 0
@@ -81,6 +81,9 @@ class SessionKeeper:
     """Where the manager that ended the last session said that the leader is."""
     _renewed: asyncio.Event = field(default_factory=asyncio.Event)
     _successor: tuple[Connection, Session] | None = None
+
+    def __post_init__(self) -> None:
+        self._standing = Standing(self._dial_control, self._close, sleep=self.sleep, random=self.random)
 
     async def run(self) -> None:
         """Find a manager, serve the session, start over when it is lost."""
@@ -93,7 +96,7 @@ class SessionKeeper:
         finally:
             self._words.clear()
             self._consider()
-            self._let_go("the node ends its sessions")
+            self._standing.shut("the node ends its sessions")
             if self._successor is not None:
                 self._close(self._successor[0], "the node ends its sessions")
             if self._closing:
@@ -112,8 +115,7 @@ class SessionKeeper:
 
         The next session is opened before the one that stands ends, so that nobody suspects the node.
         """
-        self._made_with += 1
-        self._let_go("the node has another certificate")
+        self._standing.let_go("the node has another certificate")
         self._renewed.set()
 
     async def _one_session(self) -> None:
@@ -175,23 +177,25 @@ class SessionKeeper:
         self._words.clear()
         self._consider()
         self.session = session
-        if session.made_with == self._made_with:
+        if session.made_with == self._standing.generation:
             self._renewed.clear()
         self.worker.remember_managers(session.ready.managers)
         self.surface.on_ready(session.ready)
         connection.give_up_after(PATIENCE * session.ready.heartbeat_period / SECOND)
+        spread = session.ready.settling / SECOND
         with one_reason():
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._keep_bulk(session.manager, session.took))
+                group.create_task(self._keep_bulk(session.manager, max(2 * session.took, spread)))
+                group.create_task(self._standing.keep(partial(self._others, connection, session), self._news, spread))
                 group.create_task(self._open_successor(session.manager))
                 await session.run()
 
-    async def _keep_bulk(self, address: str, took: float) -> None:
-        """The connection for logs and relays beside a session; lost alone, it is opened again.
+    async def _keep_bulk(self, address: str, spread: float) -> None:
+        """The connection for logs and relays beside a session, opened within `spread` seconds; lost alone, it is opened again.
 
-        A session that took long to open says that many nodes come at once: their sessions go first.
+        Where many nodes come at once, which a session that took long to open says too, their sessions go first.
         """
-        await self.sleep(self.random.uniform(0, 2 * took))
+        await self.sleep(self.random.uniform(0, spread))
         attempt = 0
         while True:
             try:
@@ -242,23 +246,28 @@ class SessionKeeper:
                 log.warning("no session with %s", text)
             return self._judge(address, error)
 
-        search = Search(self._ask, judge, self._discard, sleep=self.sleep, random=self.random)
+        search: Search[tuple[Connection, Session]] = Search(
+            lambda address: self._ask(address, lambda: search.over),
+            judge,
+            self._discard,
+            sleep=self.sleep,
+            random=self.random,
+        )
         try:
             return await search.run(self.addresses())
         finally:
             self._hint = None
-            self._let_go("another manager leads")
 
-    async def _ask(self, address: str) -> tuple[Connection, Session]:
-        """Introduce the node to a manager, on the connection that stands if there is one."""
-        begun = asyncio.get_running_loop().time()
-        connection, made_with = self._standing.pop(address, (None, self._made_with))
-        if connection is not None and (connection.closed or made_with != self._made_with):
-            self._close(connection, "the node has another certificate")
-            connection, made_with = None, self._made_with
+    async def _ask(self, address: str, in_vain: Callable[[], bool] = lambda: False) -> tuple[Connection, Session]:
+        """Introduce the node to a manager, on the connection that stands if there is one.
+
+        It goes on standing after a refusal, and when the question is cancelled because it was `in_vain`.
+        """
+        begun, made_with = asyncio.get_running_loop().time(), self._standing.generation
+        connection = self._standing.take(address)
         if connection is None:
             try:
-                connection = await self.dial(address, Purpose.CONTROL, self.worker.handlers())
+                connection = await self._dial_control(address)
             except Removed as error:
                 raise SessionRefused(str(error), removed=True) from error
         try:
@@ -267,16 +276,14 @@ class SessionKeeper:
                 self.worker,
                 address=self.address,
                 describe=self._describe,
-                surface=self.surface,
+                surface=replace(self.surface, on_update=self._on_update),
                 sleep=self.sleep,
             )
-        except SessionRefused:
-            # One that goes dead is noticed by its host's silence: the agent there may be as busy as it likes.
-            connection.give_up_after(STANDING_PATIENCE)
-            self._standing[address] = connection, made_with
-            raise
-        except BaseException:
-            self._close(connection, "no session")
+        except BaseException as error:
+            if isinstance(error, SessionRefused) or in_vain():
+                self._standing.put(address, connection, made_with)
+            else:
+                self._close(connection, "no session")
             raise
         session.manager, session.made_with = address, made_with
         session.took = asyncio.get_running_loop().time() - begun
@@ -296,10 +303,25 @@ class SessionKeeper:
     def _discard(self, gained: tuple[Connection, Session]) -> None:
         self._close(gained[0], "another manager was faster")
 
-    def _let_go(self, reason: str) -> None:
-        """Close the connections to managers that do not lead."""
-        while self._standing:
-            self._close(self._standing.popitem()[1][0], reason)
+    async def _dial_control(self, address: str) -> Connection:
+        return await self.dial(address, Purpose.CONTROL, self.worker.handlers())
+
+    def _others(self, connection: Connection, session: Session) -> set[str]:
+        """The managers beside the one that leads, by whatever address that was found."""
+        return {
+            manager.address
+            for manager in self.worker.managers
+            if manager.node_id != connection.peer.node_id and manager.address != session.manager
+        }
+
+    def _on_update(self, update: NodeUpdate) -> None:
+        self._told.set()
+        self.surface.on_update(update)
+
+    async def _news(self) -> None:
+        """Wait until the leader said something of the managers."""
+        await self._told.wait()
+        self._told.clear()
 
     # -- without a leader
 

@@ -19,6 +19,8 @@ from agent.rpc.messages import (
     IngressTable,
     Leaving,
     ManagerAddress,
+    NetworkKeys,
+    NetworkUpdate,
     NodeUpdate,
     SessionEnd,
     SessionOpen,
@@ -75,6 +77,10 @@ class Surface:
     on_ingress: Callable[[IngressTable], Awaitable[None]] | None = None
     on_lost: Callable[[str], None] = lambda reason: None
     on_update: Callable[[NodeUpdate], None] = lambda update: None
+    on_network: Callable[[NetworkUpdate], None] = lambda update: None
+    on_keys: Callable[[NetworkKeys], Awaitable[None]] | None = None
+    on_assigned: Callable[[], None] = lambda: None
+    """After complete assignments: everything that they need was told before."""
 
 
 @dataclass
@@ -111,7 +117,11 @@ class Session:
         """Introduce the node on a control connection. SessionRefused when the peer is no manager that leads, or will not."""
         description = await describe()
         stream = await connection.open("session", SessionOpen(description, address))
-        answer = await stream.receive()
+        try:
+            answer = await stream.receive()
+        except BaseException:
+            stream.fail_now("the node does not ask any more")
+            raise
         match answer:
             case SessionReady():
                 return cls(stream, answer, worker, surface, describe, description, sleep)
@@ -181,8 +191,15 @@ class Session:
             match message:
                 case Heartbeat():
                     pass
-                case Assignments():
+                case Assignments(complete=complete):
                     self.worker.apply(message)
+                    if complete:
+                        self.surface.on_assigned()
+                case NetworkUpdate():
+                    self.surface.on_network(message)
+                case NetworkKeys():
+                    if self.surface.on_keys is not None:
+                        await self.surface.on_keys(message)
                 case IngressTable():
                     if self.surface.on_ingress is not None:
                         await self.surface.on_ingress(message)

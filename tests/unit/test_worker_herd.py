@@ -22,6 +22,8 @@ HANDSHAKES = 300
 """Handshakes that a manager completes in a second: three thousandths of a second each."""
 ASK = 0.0002
 """Seconds that the opening of a session costs a manager on a connection that stands."""
+SETTLING = 5
+"""Seconds over which a node spreads what can wait."""
 
 
 class Cluster:
@@ -80,7 +82,7 @@ class Connection:
 
     class Peer:
         def __init__(self, address: str) -> None:
-            self.address = address
+            self.address = self.node_id = address
 
     def __init__(self, manager: Manager, purpose: Purpose) -> None:
         self.manager = manager
@@ -115,7 +117,7 @@ class Connection:
                 stream.put(SessionEnd("this manager does not lead", leader=named))
                 return
             managers = [ManagerAddress(address, address) for address in manager.cluster.managers]
-            stream.put(SessionReady("s", SECOND, managers, Node(id=NODE), "c"))
+            stream.put(SessionReady("s", SECOND, managers, Node(id=NODE), "c", settling=SETTLING * SECOND))
             while True:
                 await stream.receive()
                 if manager.state == "up":
@@ -210,7 +212,7 @@ class Herd:
 
 
 @pytest.mark.parametrize(("failure", "detected"), [("killed", 0.0), ("frozen", 3.0)])
-def test_a_thousand_nodes_are_back_within_eight_seconds(failure: str, detected: float) -> None:
+def test_a_thousand_nodes_are_back_without_a_handshake(failure: str, detected: float) -> None:
     async def main(loop: VirtualLoop) -> None:
         cluster = Cluster()
         first, *others = [cluster.add(f"m{number}:1") for number in range(3)]
@@ -218,8 +220,9 @@ def test_a_thousand_nodes_are_back_within_eight_seconds(failure: str, detected: 
         herd = Herd(cluster, loop, NODES)
         await herd.all_ready.wait()
         joined = max(herd.ready.values()) - 1_000
-        await asyncio.sleep(8)
-        assert sum(len(manager.connections) for manager in cluster.managers.values()) == 2 * NODES
+        await asyncio.sleep(2 * SETTLING)
+        # A node has two connections to the leader and one to each of the others.
+        assert sorted(len(manager.connections) for manager in cluster.managers.values()) == [NODES, NODES, 2 * NODES]
         for manager in cluster.managers.values():
             manager.dials.clear()
             manager.asked.clear()
@@ -239,15 +242,16 @@ def test_a_thousand_nodes_are_back_within_eight_seconds(failure: str, detected: 
             f"joined {joined:.1f} s; {failure}: half back after {times[NODES // 2]:.1f} s, all after {times[-1]:.1f} s; "
             f"dials {dials}, questions { {manager.address: len(manager.asked) for manager in others} }"
         )
-        assert times[-1] < 8.0
-        # One handshake a node and manager, and no more, until all are back; bulk connections come after that.
-        for manager in others:
-            assert len(manager.dials) <= 2.2 * NODES
+        assert times[-1] < detected + 2.5
+        # What a node needs was made long before; bulk connections come at leisure, and a few are there by now.
+        assert not others[0].dials
+        assert len(others[1].dials) <= NODES / 2
         # Nobody runs against the one that is dead without pause.
         spent = loop.now - lost - detected
         assert len(first.dials) <= NODES * (spent / 0.25 + 2)
-        await asyncio.sleep(8)
-        assert sum(len(manager.connections) for manager in others) == 2 * NODES
+        await asyncio.sleep(2 * SETTLING)
+        assert [len(manager.connections) for manager in others] == [NODES, 2 * NODES]
+        assert [len(manager.dials) for manager in others] == [0, NODES]
         await herd.end()
         assert not any(manager.connections for manager in cluster.managers.values())
 

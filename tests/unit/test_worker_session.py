@@ -39,7 +39,7 @@ from agent.worker.worker import Worker
 
 class FakePeer:
     def __init__(self, address: str) -> None:
-        self.address = address
+        self.address = self.node_id = address
 
     def __str__(self) -> str:
         return f"manager at {self.address}"

@@ -357,6 +357,9 @@ class FakeStream:
         self._out.ended = True
         self._out.changed.set()
 
+    def fail_now(self, text: str) -> None:
+        self.break_off(text)
+
     def break_off(self, text: str) -> None:
         for pipe in (self._in, self._out):
             if pipe.failure is None:
