@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from enum import Enum
 
-from agent.network.dns.names import Names, covered
+from agent.network.dns.names import ByType, Names, covered
 from agent.network.dns.wire import (
     HEADER,
     IN,
@@ -28,7 +29,7 @@ _SMALLEST_RECORD = 16
 
 _ANY = 255
 
-_chance = random.SystemRandom()
+_chance = random.Random()
 
 
 class Verdict(Enum):
@@ -64,14 +65,9 @@ def answer(
     networks = names.seen_from(source)
     if not networks or asked.klass != IN:
         return reply(asked, Code.REFUSED, limit=limit)
-    known = False
-    found: dict[Record, None] = {}
-    for network in networks:
-        records = network.find(asked.name)
-        if records is not None:
-            known = True
-            found.update((record, None) for record in records if record.type == asked.type or asked.type == _ANY)
+    known = [records for network in networks if (records := network.find(asked.name)) is not None]
     if known:
+        found = [record for records in known for record in _of_type(records, asked.type)]
         return reply(asked, Code.NOERROR, _shuffled(found, limit, chance), limit=limit)
     if covered(asked.name, networks):
         return reply(asked, Code.NXDOMAIN, limit=limit)
@@ -85,9 +81,16 @@ def failure(query: bytes, *, resolvers: bool) -> bytes:
     return reply(asked, Code.NXDOMAIN if single and not resolvers else Code.SERVFAIL, limit=udp_limit(asked))
 
 
-def _shuffled(found: dict[Record, None], limit: int, chance: random.Random) -> list[Record]:
-    """The records in random order; of very many just those that can fit and one more, which makes the answer truncated."""
+def _of_type(records: ByType, kind: int) -> Sequence[Record]:
+    if kind == _ANY:
+        return [record for found in records.values() for record in found]
+    return records.get(kind, ())
+
+
+def _shuffled(found: Sequence[Record], limit: int, chance: random.Random) -> Sequence[Record]:
+    """The records in random order, each once; of very many just those that can fit and one more, which truncates the answer."""
     if len(found) < 2:
-        return list(found)
-    records = list(found)
-    return chance.sample(records, min(len(records), limit // _SMALLEST_RECORD + 1))
+        return found
+    # Only names on several networks can lead to the same record twice.
+    found = list(dict.fromkeys(found))
+    return chance.sample(found, min(len(found), limit // _SMALLEST_RECORD + 1))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
-from agent.network.dns.wire import Record, Type, reverse_name, reversed_address, wire_name
+from agent.network.dns.wire import REMEMBERED, Record, Type, reverse_name, reversed_address, wire_name
 from agent.rpc.messages import OverlayDescription, OverlayEndpoint, OverlayService
 
 VIRTUAL_TTL = 30
@@ -20,21 +21,28 @@ VIRTUAL_TTL = 30
 TASK_TTL = 0
 """A task's address is not to be remembered: it leaves the names before it stops. (Docker says 600 for both.)"""
 
+ByType = Mapping[int, tuple[Record, ...]]
+"""A name's records by their type."""
+
+Member = tuple[str, ...]
+"""What an endpoint is known by on all networks: its id, and its name together with its node."""
+
 _SOURCES_KEPT = 4096
 """Sources whose networks are remembered in one picture; a host has fewer tasks than that."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkNames:
-    """One network's names in wire format to their records; a name that is known and has no address now has none."""
+    """One network's names in wire format to their records by type; a name may be known and have none just now."""
 
     id: str
     suffix: bytes | None
     """The network's own name in wire format: `web.mynet` is `web` on that network and on no other."""
-    records: Mapping[bytes, tuple[Record, ...]]
-    members: Mapping[str, str]
-    """Address to the endpoint's id, whether it is ready or not: one that is about to start asks, too."""
-    ids: frozenset[str]
+    records: Mapping[bytes, ByType]
+    members: Mapping[str, Member]
+    """Address to who has it, whether ready or not: one that is about to start asks, too."""
+    present: frozenset[str]
+    """What all members are known by."""
     subnets: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 
     @classmethod
@@ -52,7 +60,7 @@ class NetworkNames:
         a service answers for a name already, its own tasks' aliases of that name add nothing.
         """
         endpoints = list(endpoints)
-        members = {endpoint.address: endpoint.id for endpoint in endpoints}
+        members = {endpoint.address: _known_by(endpoint) for endpoint in endpoints}
         builder = _Builder()
         if not description.ingress:
             builder.add_services(services, endpoints)
@@ -61,13 +69,13 @@ class NetworkNames:
         return cls(
             id=network_id,
             suffix=wire_name(description.name),
-            records=MappingProxyType({name: tuple(found) for name, found in builder.records.items()}),
+            records=MappingProxyType({name: _by_type(found) for name, found in builder.records.items()}),
             members=MappingProxyType(members),
-            ids=frozenset(endpoint.id for endpoint in endpoints),
+            present=frozenset(known for member in members.values() for known in member),
             subnets=tuple(ipaddress.ip_network(subnet.subnet, strict=False) for subnet in description.subnets),
         )
 
-    def find(self, name: bytes) -> tuple[Record, ...] | None:
+    def find(self, name: bytes) -> ByType | None:
         """The records of a name, with or without the network's name behind it; None when it is unknown here."""
         found = self.records.get(name)
         if found is not None or self.suffix is None:
@@ -114,12 +122,9 @@ class Names:
         return found
 
     def _look_up(self, source: str) -> tuple[NetworkNames, ...]:
-        owners = {network.members[source] for network in self.networks.values() if source in network.members}
-        return tuple(
-            network
-            for network in self.networks.values()
-            if not owners.isdisjoint(network.ids) or network.covers(source)
-        )
+        networks = self.networks.values()
+        asker = {known for network in networks for known in network.members.get(source, ())}
+        return tuple(network for network in networks if not asker.isdisjoint(network.present) or network.covers(source))
 
 
 class _Builder:
@@ -175,10 +180,23 @@ class _Builder:
             self._claims.setdefault(wire, set()).add(service_id)
 
 
+@lru_cache(REMEMBERED)
 def address_record(address: str, ttl: int) -> Record:
     """An A or AAAA record. ValueError: not an address."""
     parsed = ipaddress.ip_address(address)
     return Record(Type.A if parsed.version == 4 else Type.AAAA, ttl, parsed.packed)
+
+
+def _known_by(endpoint: OverlayEndpoint) -> Member:
+    # A container that a person runs has another id on each network, and so has a second address; a balancer has no name.
+    return (endpoint.id, f"{endpoint.node_id}/{endpoint.name}") if endpoint.name else (endpoint.id,)
+
+
+def _by_type(records: Mapping[Record, None]) -> ByType:
+    kinds = {record.type for record in records}
+    if len(kinds) == 1:
+        return {kinds.pop(): tuple(records)}
+    return {kind: tuple(record for record in records if record.type == kind) for kind in kinds}
 
 
 def covered(name: bytes, networks: Iterable[NetworkNames]) -> bool:

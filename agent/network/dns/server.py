@@ -107,21 +107,21 @@ class NameServer:
         if self._datagrams is not None:
             _send(self._datagrams, said, client)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Not a coroutine: of those the streams of Python 3.11 log it as an error when one is cancelled.
+        self._run(self._serve_connection(reader, writer))
+
+    async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         source = writer.get_extra_info("peername")[0]
         if self._connections.total() >= CONNECTIONS or self._connections[source] >= CONNECTIONS_EACH:
             writer.transport.abort()
             return
-        task = asyncio.current_task()
-        assert task is not None
-        self._running.add(task)
         self._connections[source] += 1
         try:
             # A client that is gone, silent or slow: nothing more is owed to it.
             with contextlib.suppress(OSError):
                 await self._serve(reader, writer, source)
         finally:
-            self._running.discard(task)
             self._connections[source] -= 1
             if not self._connections[source]:
                 del self._connections[source]

@@ -12,6 +12,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 HEADER = struct.Struct("!6H")
 _RECORD = struct.Struct("!HHIH")
@@ -33,6 +35,9 @@ PLAIN_UDP = 512
 MOST_UDP = 1232
 """Bytes of an answer sent by UDP at most: what passes everywhere without fragments."""
 MOST_TCP = 65535
+
+REMEMBERED = 1 << 15
+"""Names and addresses whose wire format is kept: a change on a network of 1,000 tasks names most of them again."""
 
 _QUESTION_AT = 0xC00C
 """A pointer to the question's name, which follows the header."""
@@ -80,8 +85,7 @@ class Query:
     edns: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record of the name that was asked for: its data in wire format."""
 
     type: int
@@ -149,6 +153,7 @@ def udp_limit(query: Query) -> int:
     return max(PLAIN_UDP, min(query.payload, MOST_UDP))
 
 
+@lru_cache(REMEMBERED)
 def wire_name(name: str) -> bytes | None:
     """A name (dots between labels, one at the end allowed) in wire format and lower case; None when DNS has no such name."""
     out = []
@@ -171,6 +176,7 @@ def labels(name: bytes) -> list[bytes]:
     return found
 
 
+@lru_cache(REMEMBERED)
 def reverse_name(address: str) -> bytes:
     """The name under which an address's PTR is asked for. ValueError: not an address."""
     wire = wire_name(ipaddress.ip_address(address).reverse_pointer)
