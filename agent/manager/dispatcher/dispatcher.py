@@ -18,6 +18,7 @@ import msgspec
 
 from agent.api_types.errors import InvalidArgument
 from agent.api_types.identity import IdSource
+from agent.api_types.network import Attachment, Network
 from agent.api_types.node import Node, NodeDescription, NodeRole, NodeState
 from agent.api_types.service import Service
 from agent.api_types.swarm import Cluster
@@ -28,6 +29,7 @@ from agent.manager.dispatcher.connections import Connections
 from agent.manager.dispatcher.ingress import answers
 from agent.manager.dispatcher.listeners import host_of, listener_of
 from agent.manager.dispatcher.liveness import Liveness
+from agent.manager.dispatcher.networks import NetworkBoards, NodeNetworks
 from agent.manager.dispatcher.node_reports import NodeReport, NodeWriter
 from agent.manager.dispatcher.node_updates import (
     DEFAULT_PERIOD,
@@ -78,7 +80,7 @@ LEAVING = "the agent stopped in order; its tasks stay until it is back"
 class Dispatcher(ControlLoop):
     """The leader's side of all sessions. `run` while this manager leads; `handlers` may be registered before."""
 
-    kinds: ClassVar[tuple[type, ...]] = (Node, Task, Service, Cluster)
+    kinds: ClassVar[tuple[type, ...]] = (Node, Task, Service, Network, Attachment, Cluster)
 
     def __init__(
         self, store: Store, clock: Clock, *, group: Group | None = None, monotonic: Clock, new_id: IdSource
@@ -94,6 +96,7 @@ class Dispatcher(ControlLoop):
         self._updates = NodeUpdates(store, group)
         self._turns = Turns()
         self._ports = PublishedPorts(store, lambda: self._liveness, self._tell_of_table)
+        self._boards = NetworkBoards(store)
         self._cluster_changed = False
         self._leads = False
         self._begun = asyncio.Event()
@@ -168,6 +171,7 @@ class Dispatcher(ControlLoop):
         self._liveness = Liveness(self.store.view(heartbeat_period))
         self._statuses, self._nodes = StatusWriter(self.store, self.clock), NodeWriter(self.store)
         self._updates.refresh()
+        self._boards.begin()
         self._leads = True
         self._begun.set()
         try:
@@ -213,6 +217,7 @@ class Dispatcher(ControlLoop):
 
     async def load(self) -> None:
         self._ports.changed()
+        self._boards.start_over()
         known = {node.id for node in self.store.view(lambda tx: tx.all(Node))}
         for node_id in [node_id for node_id in self._sessions if node_id not in known]:
             self._remove(node_id)
@@ -221,6 +226,7 @@ class Dispatcher(ControlLoop):
     def observe(self, commit: Commit) -> None:
         changed: dict[str, list[str]] = {}
         for event in commit.events:
+            self._boards.observe(event)
             if isinstance(event.object, Task):
                 if event.object.node_id in self._sessions:
                     changed.setdefault(event.object.node_id, []).append(event.object.id)
@@ -237,6 +243,7 @@ class Dispatcher(ControlLoop):
                 self._cluster_changed = True
         for node_id, task_ids in changed.items():
             self._sessions[node_id].tasks_changed(task_ids)
+        self._tell_of_networks()
 
     def _observe_node(self, node: Node, kind: EventKind) -> None:
         session = self._sessions.get(node.id)
@@ -271,6 +278,10 @@ class Dispatcher(ControlLoop):
     def _tell_of_table(self) -> None:
         self._turns.one_by_one([session.table_changed for session in self._sessions.values()])
 
+    def _tell_of_networks(self) -> None:
+        sessions = [self._sessions[node_id] for node_id in self._boards.take_woken() if node_id in self._sessions]
+        self._turns.one_by_one([session.networks_changed for session in sessions])
+
     # -- lives
 
     async def _judge(self) -> None:
@@ -283,10 +294,12 @@ class Dispatcher(ControlLoop):
                 log.warning("node %s is down: %s", node_id, reason)
                 self._nodes.report(node_id, NodeReport(NodeState.DOWN, reason.value))
                 self._ports.addresses.pop(node_id, None)
+                self._boards.suspect(node_id)
                 session = self._sessions.get(node_id)
                 if session is not None:
                     session.end(SessionEnd("no heartbeat came in three periods; open a new session"))
                 self._ports.changed()
+            self._tell_of_networks()
             if awaited and not list(self._liveness.awaited()):
                 self._ports.changed()
             last = now
@@ -317,6 +330,7 @@ class Dispatcher(ControlLoop):
             protocol=connection.peer.protocol,
             update=lambda: self._updates.of(node_id),
             ingress=lambda: self._ports.table,
+            networks=NodeNetworks(self._boards, node_id),
             turn=self._turns,
         )
         self._enter(session, opening, connection.peer)
@@ -364,6 +378,8 @@ class Dispatcher(ControlLoop):
             before.end(SessionEnd("the node opened another session"))
         self._ports.addresses[session.node_id] = session.address
         self._liveness.connected(session.node_id)
+        self._boards.trust(session.node_id)
+        self._tell_of_networks()
         self._report_ready(session, opening.description, peer)
         self._ports.changed()
         if session.role is NodeRole.MANAGER:
@@ -386,7 +402,11 @@ class Dispatcher(ControlLoop):
         if self._sessions.get(session.node_id) is not session:
             return
         del self._sessions[session.node_id]
+        session.networks.close()
         self._liveness.disconnected(session.node_id)
+        if self._liveness.suspected(session.node_id):
+            self._boards.suspect(session.node_id)
+            self._tell_of_networks()
         if self._liveness.suspected(session.node_id) and self._leads and not session.orderly:
             log.warning("node %s is suspected: its session broke", session.node_id)
         self._ports.changed()

@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
 from agent.api_types.node import NodeRole
 from agent.manager.dispatcher.assignments import NodeAssignments
+from agent.manager.dispatcher.networks import NOTHING, NetworkNews, NodeNetworks
 from agent.rpc.errors import RpcError
-from agent.rpc.messages import Heartbeat, IngressTable, NodeUpdate, SessionEnd, SessionReady
+from agent.rpc.messages import Assignments, Heartbeat, IngressTable, NodeUpdate, SessionEnd, SessionReady
 from agent.rpc.stream import Stream
 from agent.store.store import Store
+from agent.store.transactions import ReadTx
 
 GATHER = 0.01
 """Seconds in which changes for a node are gathered into one message."""
@@ -35,6 +37,7 @@ class Session:
         protocol: int,
         update: Callable[[], NodeUpdate | None],
         ingress: Callable[[], IngressTable | None],
+        networks: NodeNetworks,
         turn: Callable[[], Awaitable[None]],
     ) -> None:
         self.session_id = session_id
@@ -56,6 +59,9 @@ class Session:
         self._turn = turn
         self._sent_table: IngressTable | None = None
         self._assignments = NodeAssignments(node_id)
+        self.networks = networks
+        """What the node was told of overlay networks."""
+        self._is_networked = False
         self._changed: dict[str, None] = {}
         self._is_complete = False
         self._is_open = False
@@ -67,6 +73,11 @@ class Session:
     def tasks_changed(self, task_ids: Iterable[str]) -> None:
         """Tasks of the node were made, changed or removed."""
         self._changed.update(dict.fromkeys(task_ids))
+        self._wake.set()
+
+    def networks_changed(self) -> None:
+        """A network of the node's changed, or it may need other ones."""
+        self._is_networked = False
         self._wake.set()
 
     def start_over(self) -> None:
@@ -130,21 +141,27 @@ class Session:
             await self._stream.send(update)
 
     async def _send_assignments(self) -> None:
-        if self._is_complete:
-            await self._send_changes()
-            return
-        self._is_complete = True
-        self._changed.clear()
-        complete = self._store.view(lambda tx: self._assignments.complete(tx, self._store.index))
-        await self._stream.send(complete)
-
-    async def _send_changes(self) -> None:
-        changed, self._changed = self._changed, {}
-        if not changed:
-            return
-        message = self._store.view(lambda tx: self._assignments.difference(tx, self._store.index, changed))
+        """Assignments, after the networks that they use and before the end of those that they do not use any more."""
+        news, message = self._store.view(self._compose)
+        for update in news.first:
+            await self._stream.send(update)
         if message is not None:
             await self._stream.send(message)
+        for update in news.last:
+            await self._stream.send(update)
+
+    def _compose(self, tx: ReadTx) -> tuple[NetworkNews, Assignments | None]:
+        """What changed of networks and of tasks, of one and the same moment."""
+        changed, self._changed = self._changed, {}
+        if self._is_complete and self._is_networked and not changed:
+            return NOTHING, None
+        self._is_networked = True
+        if self._is_complete:
+            message = self._assignments.difference(tx, self._store.index, changed) if changed else None
+            return self.networks.news(tx), message
+        self._is_complete = True
+        self.networks.start_over()
+        return self.networks.news(tx), self._assignments.complete(tx, self._store.index)
 
     async def _send_table(self) -> None:
         table = self._ingress()
