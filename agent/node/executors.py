@@ -6,6 +6,11 @@ import hashlib
 import os
 from ipaddress import IPv4Address, IPv4Network
 
+from agent.network.mac import mac_of
+from agent.network.overlay.interface import bridge_name
+from agent.network.privileges import obstacle
+from agent.network.sandboxes import Sandboxes
+from agent.node.networks import sandbox_folder
 from agent.node.settings import Settings, SettingsError
 from agent.worker.interface import Executor
 
@@ -20,11 +25,13 @@ async def make_executor(settings: Settings) -> Executor:
     """The executor; needs a running loop. SettingsError for settings that cannot work."""
     if settings.engine is not None:
         from agent.worker.executors.docker.executor import DockerExecutor
+        from agent.worker.executors.docker.networks import Bridging
 
         return DockerExecutor(
             f"unix://{settings.engine}",
             owner=_owner(settings),
             prefer_local_images=bool(os.environ.get(PREFER_LOCAL)),
+            bridging=None if obstacle() else Bridging(bridge_name, mac_of),
         )
     from agent.worker.executors.process.executor import ProcessExecutor
 
@@ -32,6 +39,7 @@ async def make_executor(settings: Settings) -> Executor:
         settings.data_dir,
         hostname=settings.hostname,
         addresses=task_network(settings.task_addresses, settings.listen_host),
+        namespaces=None if obstacle() else Sandboxes(sandbox_folder(settings.data_dir)).path,
     )
 
 

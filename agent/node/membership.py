@@ -26,8 +26,10 @@ from agent.node.addresses import own_source
 from agent.node.certificates import CertificateKeeper
 from agent.node.keys import NodeKeys
 from agent.node.manager_part import ManagerPart, Write
+from agent.node.networks import NodeNetworks
 from agent.node.record import SwarmRecord
 from agent.node.relay_dialer import RelayDialer
+from agent.node.relay_guard import guarded
 from agent.node.supervision import Supervision, reason_of
 from agent.pki.identity import NodeIdentity, NodeKey
 from agent.rpc.addresses import split_address
@@ -67,6 +69,7 @@ class Membership:
         clock: Clock,
         *,
         own_socket: Path,
+        data_dir: Path,
         on_part: Callable[[], None],
         founding: bool = False,
         first: Write | None = None,
@@ -78,7 +81,8 @@ class Membership:
         self.removed = False
         """Whether `ended` means that the cluster removed this node."""
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.worker = Worker(executor, state_dir=folder / "worker", clock=clock)
+        self.networks = NodeNetworks(record.node_id, split_address(record.advertise)[0], folder, data_dir, executor)
+        self.worker = Worker(executor, self.networks, state_dir=folder / "worker", clock=clock)
         self._folder = folder
         self._describe = describe
         self._clock = clock
@@ -106,7 +110,12 @@ class Membership:
             record.advertise,
             seeds=tuple(dict.fromkeys([*record.managers, *self._own_address()])),
             surface=Surface(
-                on_ready=self._on_ready, on_update=self._certificates.update, on_ingress=self.ingress.apply
+                on_ready=self._on_ready,
+                on_update=self._certificates.update,
+                on_ingress=self.ingress.apply,
+                on_network=self.networks.on_network,
+                on_keys=self.networks.on_keys,
+                on_assigned=self.networks.on_assigned,
             ),
         )
 
@@ -143,7 +152,8 @@ class Membership:
                 await self._wipe_group()
             stack.push_async_callback(self._relays.close)
             stack.push_async_callback(self.ingress.close)
-            self._handlers["relay"] = self.worker.handlers()["relay"]
+            await stack.enter_async_context(self.networks)
+            self._handlers["relay"] = guarded(self.worker.handlers()["relay"], self._objection)
             rooms = await stack.enter_async_context(Supervision(self._on_end))
             rooms.run(self._follow_role(), "change of role")
             rooms.run(self.worker.run(), "worker")
@@ -198,6 +208,7 @@ class Membership:
     async def clear(self) -> None:
         """Stop and remove every task, because the node leaves the swarm for good."""
         await self.worker.clear()
+        await self.networks.clear()
 
     # -- the manager's part
 
@@ -266,6 +277,10 @@ class Membership:
     def _accept(self, peer: Peer) -> str | None:
         return self.part.accept(peer) if self.part is not None else None
 
+    def _objection(self, peer: Peer) -> str | None:
+        """What is against a relay for the peer; a worker knows no other node and so has nothing."""
+        return self.part.objection(peer) if self.part is not None else None
+
     def _on_connection(self, connection: Connection) -> None:
         if self.part is not None:
             self.part.on_connection(connection)
@@ -292,6 +307,7 @@ class Membership:
 
     def _on_ready(self, ready: SessionReady) -> None:
         self._session_ready.set()
+        self.networks.on_session()
 
     # -- certificate
 

@@ -287,6 +287,7 @@ class NodeAgent(NodeView):
             self._describe,
             self.clock,
             own_socket=self._settings.socket,
+            data_dir=self._settings.data_dir,
             on_part=self._on_part,
             founding=founding,
             first=first,

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import ip_interface, ip_network
 
-from agent.api_types.network import Network, NetworkAttachment
+from agent.api_types.network import NetworkAttachment
+from agent.api_types.overlays import is_overlay, overlay_mtu
 from agent.api_types.task import Task
 from agent.worker.interface import RejectedByExecutor, TemporaryFailure
-
-OVERLAY = "overlay"
-MTU = 1450
-"""Bytes of an IP packet under VXLAN on an Ethernet of 1500; `com.docker.network.driver.mtu` sets another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,7 @@ class OverlayPlace:
     network: str
     addresses: tuple[str, ...]
     subnets: tuple[Subnet, ...]
-    mtu: int = MTU
+    mtu: int
     internal: bool = False
     attachable: bool = False
 
@@ -48,14 +45,6 @@ class OverlayPlace:
             for one in self.subnets
             if one.gateway and any(address in ip_network(one.subnet, strict=False) for address in inside)
         )
-
-
-def is_overlay(network: Network) -> bool:
-    """Whether a network goes across hosts and has tasks as members: not the ingress network, which is the hosts' own."""
-    driver = network.driver_state.name
-    if not driver and network.spec.driver_configuration is not None:
-        driver = network.spec.driver_configuration.name
-    return driver == OVERLAY and not network.spec.ingress
 
 
 def overlay_names(task: Task) -> list[str]:
@@ -82,15 +71,13 @@ def _place(attachment: NetworkAttachment) -> OverlayPlace:
     name = network.spec.name or network.id
     if not attachment.addresses:
         raise TemporaryFailure(f"waiting for an address on network {name}")
-    options = network.driver_state.options
     configs = network.ipam_options.configs if network.ipam_options is not None else []
-    mtu = options.get("com.docker.network.driver.mtu", "")
     return OverlayPlace(
         network_id=network.id,
         network=name,
         addresses=tuple(attachment.addresses),
         subnets=tuple(Subnet(config.subnet, config.gateway.partition("/")[0]) for config in configs),
-        mtu=int(mtu) if mtu.isdigit() else MTU,
+        mtu=overlay_mtu(network),
         internal=network.spec.internal,
         attachable=network.spec.attachable,
     )
