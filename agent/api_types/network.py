@@ -73,7 +73,8 @@ class Attachment(ApiObject, frozen=True):
     """An address on a network that no task has: a node's balancer's, or that of a container that a person runs.
 
     `container` is that container's id, empty for the balancer; `name` and `aliases` are how others on the network call
-    it. `addresses` have their prefix length. Our own: the Docker API has no such object.
+    it. `addresses` have their prefix length once they are given; one without it is only asked for. `err` says why none
+    could be given yet. Our own: the Docker API has no such object.
     """
 
     id: str = present("ID", "")
@@ -86,3 +87,4 @@ class Attachment(ApiObject, frozen=True):
     name: str = omitempty("Name", "")
     aliases: list[str] = omitempty("Aliases", [])
     addresses: list[str] = omitempty("Addresses", [])
+    err: str = omitempty("Err", "")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from agent.api_types.errors import InvalidArgument
 from agent.api_types.identity import IdSource
+from agent.api_types.network import Network
 from agent.api_types.node import (
     ManagerStatus,
     Node,
@@ -17,6 +19,7 @@ from agent.api_types.node import (
 )
 from agent.api_types.swarm import Cluster, InitRequest
 from agent.api_types.times import Clock
+from agent.manager.allocator.subnets import InvalidNetwork, Unallocatable, ingress_network
 from agent.pki.identity import NodeIdentity, NodeKey
 from agent.pki.root import DEFAULT_EXPIRY, RootCA
 from agent.pki.tokens import make_secret
@@ -27,22 +30,31 @@ from agent.store.transactions import WriteTx
 
 @dataclass(frozen=True, slots=True)
 class Founding:
-    """A cluster that does not exist yet, and the identity of its first manager."""
+    """A cluster that does not exist yet, and the identity of its first manager.
+
+    `ingress` is the network of its routing mesh; None for a cluster that existed before, which has it already.
+    """
 
     identity: NodeIdentity
     cluster: Cluster
     node: Node
+    ingress: Network | None = None
 
     def write(self, tx: WriteTx) -> None:
         """Put the cluster and its first manager into an empty store."""
         tx.create(self.cluster)
         tx.create(self.node)
+        if self.ingress is not None:
+            tx.create(self.ingress)
 
 
 def found(
     request: InitRequest, description: NodeDescription, advertise: str, clock: Clock, new_id: IdSource
 ) -> Founding:
-    """A new cluster as `request` (its spec complete) wants it, with this node, reached at `advertise`, as its manager."""
+    """A new cluster as `request` (its spec complete) wants it, with this node, reached at `advertise`, as its manager.
+
+    InvalidArgument says which of the address pools is wrong.
+    """
     root = RootCA.create(clock)
     assert root.key_pem is not None
     cluster = Cluster(
@@ -57,8 +69,13 @@ def found(
         subnet_size=request.subnet_size or 24,
         data_path_port=request.data_path_port or 4789,
     )
+    try:
+        ingress = ingress_network(new_id(), cluster.default_addr_pool, cluster.subnet_size, split_address(advertise)[0])
+    except (InvalidNetwork, Unallocatable) as error:
+        raise InvalidArgument(str(error)) from None
     availability = NodeAvailability(request.availability.lower() or NodeAvailability.ACTIVE)
-    return _first_manager(cluster, root, description, advertise, availability, clock, new_id())
+    alone = _first_manager(cluster, root, description, advertise, availability, clock, new_id())
+    return replace(alone, ingress=ingress)
 
 
 def found_again(
