@@ -69,6 +69,9 @@ LEASE = 60 * SECOND
 BEGINNING = 1.0
 """Seconds that a node waits for a leader that is made but does not run yet."""
 
+SETTLING = SECOND // 200
+"""What a manager spends on a node's further connections at leisure, in nanoseconds: half of it is the handshake."""
+
 MOST_DESCRIPTION = 256 * 1024
 """Bytes that a node may say of itself."""
 
@@ -311,6 +314,9 @@ class Dispatcher(ControlLoop):
             raise InvalidArgument(f"a session is opened with SessionOpen, not {type(opening).__name__}")
         _check_size(opening.description)
         await self._turns()
+        if stream.failed:
+            # The node has asked elsewhere meanwhile: what stands there is not to be ended by this.
+            return
         if not await self._is_leading():
             await stream.send(self._elsewhere(ELSEWHERE))
             return
@@ -340,6 +346,7 @@ class Dispatcher(ControlLoop):
             managers=self._updates.managers(),
             node=node,
             cluster_id=self.store.view(cluster_id),
+            settling=SETTLING * self.store.view(lambda tx: tx.count(Node)),
         )
         try:
             await converse(session, ready, self._listen(session, stream))
