@@ -26,6 +26,7 @@ from agent.node.keys import KeyFollower, NodeKeys
 from agent.node.leader_link import LeaderLink
 from agent.node.reception import Reception
 from agent.node.record import SwarmRecord
+from agent.node.relay_guard import RemovedNodes, objection_of_follower
 from agent.node.supervision import Supervision
 from agent.raft.interface import GroupStatus, NotLeader, OutcomeUnknown
 from agent.raft.member import SNAPSHOT_INTERVAL, ProposalRefused, RaftMember
@@ -147,6 +148,8 @@ class ManagerPart:
             supervision.run(self.link.run(), "way to the leader")
             supervision.run(KeyFollower(self.store, self._keys).run(), "unlock key")
             supervision.run(self._follow_settings(), "settings of the group")
+            removed = RemovedNodes(self.store, lambda: self._listener.connections, lambda: self.manager is not None)
+            supervision.run(removed.run(), "removed nodes")
             supervision.run(self._follow(), "manager")
             self.member.expelled.add_done_callback(self._expelled)
             self.member.broken.add_done_callback(self._broken)
@@ -284,6 +287,13 @@ class ManagerPart:
     def accept(self, peer: Peer) -> str | None:
         """Whether a peer with a good certificate is still part of the cluster; the text says why not."""
         return self.manager.dispatcher.accept(peer) if self.manager is not None else None
+
+    def objection(self, peer: Peer) -> str | None:
+        """Why a peer with a good certificate is not taken for a node of the cluster, as far as this manager knows."""
+        if self.manager is not None:
+            return self.manager.dispatcher.accept(peer)
+        # One that has been told nothing yet knows nobody.
+        return objection_of_follower(self.store, peer) if self.knows_cluster else None
 
     def on_connection(self, connection: Connection) -> None:
         """The listener has an authenticated connection."""
