@@ -16,12 +16,14 @@ from agent.api_types.common import Platform, Resources
 from agent.api_types.node import NodeDescription
 from agent.api_types.task import Task, TaskState, TaskStatus
 from agent.api_types.times import SECOND, format_time
+from agent.network.tables import NetworkTables
 from agent.rpc.errors import RpcError
 from agent.rpc.messages import (
     Assignments,
     Heartbeat,
     IngressTable,
     Leaving,
+    NetworkUpdate,
     NodeUpdate,
     SessionEnd,
     SessionOpen,
@@ -84,6 +86,9 @@ class SimulatedNode:
         self.answers_since = 0.0
         """Since when the agent runs and the network reaches it."""
         self.link: Link | None = None
+        self.networks = NetworkTables()
+        self.strangers: list[str] = []
+        """Networks that a task of this node uses and that the node was not told of before."""
         self._loop = loop
         self._rng = rng
         self._connect = connect
@@ -196,6 +201,7 @@ class SimulatedNode:
         assert isinstance(first, SessionReady)
         self.sessions += 1
         self._heard = self._loop.time()
+        self._told_complete: set[str] = set()
         self._outbox.update({task_id: each.status for task_id, each in self.processes.items()})
         self._outbox_filled.set()
         talk = [
@@ -245,6 +251,9 @@ class SimulatedNode:
                     self.on_table(self, message)
                 case NodeUpdate():
                     self.update = message
+                case NetworkUpdate():
+                    self.networks.apply(message)
+                    self._told_complete.add(message.network_id)
                 case Heartbeat():
                     pass
                 case SessionEnd():
@@ -265,6 +274,8 @@ class SimulatedNode:
 
     def _apply(self, message: Assignments) -> None:
         if message.complete:
+            for network_id in self.networks.networks.keys() - self._told_complete:
+                self.networks.forget(network_id)
             named = {task.id for task in message.tasks}
             for task_id in [task_id for task_id in self.processes if task_id not in named]:
                 self._forget(task_id)
@@ -282,6 +293,9 @@ class SimulatedNode:
                 self.lives.append(process.runner)
             process.desired = task.desired_state
             process.changed.set()
+            used = [attachment.network.id for attachment in task.networks_attachments]
+            if not process.status.state.terminal and not task.status.state.terminal:
+                self.strangers += [network_id for network_id in used if self.networks.get(network_id) is None]
 
     def _forget(self, task_id: str) -> None:
         process = self.processes.get(task_id)
