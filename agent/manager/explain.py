@@ -10,7 +10,8 @@ from collections.abc import Callable
 from agent.api_types.service import Service, UpdateState
 from agent.api_types.task import Task, TaskState
 from agent.api_types.times import Clock
-from agent.manager.explain_task import Explanation, TaskStory, listed
+from agent.manager.allocator.troubles import troubles_of_service
+from agent.manager.explain_task import Explanation, TaskStory, listed, sentence
 from agent.manager.orchestrator.updater import state_of
 from agent.manager.slots import is_global_service, is_job, replicas_of, slots_of
 from agent.store.store import Store
@@ -66,6 +67,12 @@ def _explain_service(tx: ReadTx, service_id: str, now: int, suspected: Callable[
             story = TaskStory(tx, newest.id, now, suspected).tell()
             reasons.append(" ".join([f"{story.name}: {story.summary}", *story.reasons]))
             advice += [text for text in story.advice if text not in advice]
+    for trouble in troubles_of_service(tx, service):
+        if not any(sentence(trouble.text) in reason for reason in reasons):
+            reasons.append(f"{sentence(trouble.text)}.")
+        told = trouble.advice.replace("SERVICE", service.spec.name)
+        if told not in advice:
+            advice.append(told)
     return Explanation("service", service.id, service.spec.name, summary, reasons, advice)
 
 

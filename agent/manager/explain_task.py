@@ -10,6 +10,8 @@ from agent.api_types.node import Node, NodeAvailability, NodeState
 from agent.api_types.restart_policy import policy_of
 from agent.api_types.task import RestartCondition, Task, TaskState
 from agent.api_types.times import SECOND, parse_time
+from agent.manager.allocator.ports import NO_PORT_LEFT
+from agent.manager.allocator.troubles import networks_without_balancer, troubles_of_task
 from agent.manager.restart import Cause, may_restart
 from agent.manager.scheduler.filters import Pipeline
 from agent.manager.scheduler.node_info import NodeInfo
@@ -105,9 +107,7 @@ class TaskStory:
         task = self.task
         if task.status.state is TaskState.NEW:
             if task.status.err:
-                self.reasons.append(f"{_sentence(task.status.err)}.")
-                self.advice.append("Remove a published port of another service, or give this one a number of its own.")
-                return "The task waits for a published port."
+                return self._waiting_for_the_allocator()
             return "The task was just made."
         self.nodes = verdicts(self.tx, task)
         if any(each.fits for each in self.nodes):
@@ -116,13 +116,22 @@ class TaskStory:
         for each in self.nodes:
             counts.setdefault(each.reason, []).append(each.hostname or each.node_id)
         for reason, names in sorted(counts.items(), key=lambda pair: -len(pair[1])):
-            self.reasons.append(f"{_sentence(reason)}: {listed(names)}.")
+            self.reasons.append(f"{sentence(reason)}: {listed(names)}.")
             self.advice += advice_for(reason, task)
         if not self.nodes:
             self.reasons.append("The cluster has no node.")
         if task.node_id:
             return f"The task was made for {self.where}, which cannot take it."
         return "The task waits: no node can take it."
+
+    def _waiting_for_the_allocator(self) -> str:
+        task = self.task
+        self.reasons.append(f"{sentence(task.status.err)}.")
+        name = task.service_annotations.name if task.service_annotations is not None else "SERVICE"
+        self.advice += [told.advice.replace("SERVICE", name) for told in troubles_of_task(self.tx, task)]
+        if task.status.err == NO_PORT_LEFT:
+            return "The task waits for a published port."
+        return "The task waits for its networks."
 
     def _waiting_to_start(self) -> str:
         task = self.task
@@ -146,7 +155,14 @@ class TaskStory:
                 "The connection to the node broke; when it stays silent the task is replaced elsewhere."
             )
         if task.status.err:
-            self.reasons.append(f"{_sentence(task.status.err)}.")
+            self.reasons.append(f"{sentence(task.status.err)}.")
+        for network in networks_without_balancer(self.tx, task):
+            name = network.spec.name
+            self.reasons.append(
+                f"No address is left on network {name} for the balancer of {self.where}: "
+                "virtual addresses do not answer there."
+            )
+            self.advice.append(f"Take services or containers off network {name}, or make a larger one.")
         match task.status.state:
             case TaskState.RUNNING:
                 return f"The task runs on {self.where} since {task.status.timestamp}."
@@ -202,7 +218,7 @@ class TaskStory:
     def _ended(self) -> str:
         task = self.task
         if task.status.err:
-            self.reasons.append(f"{_sentence(task.status.err)}.")
+            self.reasons.append(f"{sentence(task.status.err)}.")
         successor = self._successor()
         if successor is not None:
             self.reasons.append(f"Task {successor.id} took its place.")
@@ -278,7 +294,8 @@ def _short(reason: str) -> str:
     return reason.removesuffix(" on 1 node").removeprefix("1 node ")
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """A text of the API with a capital and without a full stop."""
     return text[:1].upper() + text[1:].rstrip(".")
 
 

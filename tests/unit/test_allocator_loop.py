@@ -25,6 +25,7 @@ from agent.api_types.task import Endpoint, EndpointSpec, Task, TaskState, TaskSt
 from agent.api_types.times import SECOND
 from agent.manager.allocator import Allocator
 from agent.manager.allocator.balancers import LINGER
+from agent.manager.explain import Explainer
 from agent.store.store import Store
 from agent.store.transactions import ReadTx, WriteTx
 
@@ -398,3 +399,43 @@ async def test_a_new_leader_lets_addresses_of_ended_tasks_rest_too() -> None:
     await made.until(is_in("id-web-14", TaskState.PENDING))
     assert address(made.task("id-web-14")) == resting
     await made.end()
+
+
+async def test_what_waits_is_explained_with_what_to_do() -> None:
+    full, lost = service_on("id-ov", name="full"), service_on("lost", name="lost")
+    none = service_on("id-ov", name="none")
+    async with cluster(overlay("ov", "10.9.0.0/30"), full, none, lost, *tasks_of(full, 1), *tasks_of(lost, 1)) as made:
+        await made.until(says("id-full-1", "no address is left"))
+        await made.until(says("id-lost-1", "network lost not found"))
+        explainer = Explainer(made.store, lambda: made.now, lambda node_id: False)
+        told = explainer.explain_task("id-full-1")
+        assert told.summary == "The task waits for its networks."
+        assert told.reasons == ["No address is left on network ov (10.9.0.0/30)."]
+        assert told.advice[0].startswith("Take services or containers off network ov, or move the service")
+        told = explainer.explain_service("id-none")
+        assert told.reasons == ["No address is left on network ov (10.9.0.0/30)."]
+        assert told.advice[0].endswith("docker service update --network-rm ov --network-add LARGER none")
+        assert len(explainer.explain_service("id-lost").reasons) == 1
+        await made.change(become("id-full-1", TaskState.FAILED))
+        await made.change(lambda tx: tx.delete(Service, "id-full"))
+        await made.until(lambda tx: bool(tx.get(Service, "id-none").endpoint.virtual_ips))  # type: ignore[union-attr]
+        assert explainer.explain_service("id-none").reasons == []
+
+
+async def test_a_node_without_room_for_its_balancer_is_explained_and_mended() -> None:
+    service = service_on("id-ov")
+    async with cluster(
+        a_node("n", address="10.99.0.1"), overlay("ov", "10.9.0.0/29"), service, *tasks_of(service, 4)
+    ) as made:
+        await made.until(is_in("id-web-4", TaskState.PENDING))
+        await made.change(become("id-web-1", TaskState.RUNNING, "n"))
+        explainer = Explainer(made.store, lambda: made.now, lambda node_id: False)
+        assert explainer.explain_task("id-web-1").reasons == [
+            "No address is left on network ov for the balancer of node host-n: virtual addresses do not answer there."
+        ]
+        await made.make(*tasks_of(service, 1, first=5))
+        await made.until(says("id-web-5", "no address is left"))
+        await made.change(become("id-web-4", TaskState.FAILED))
+        await made.until(lambda tx: tx.count(Attachment) == 1)
+        assert explainer.explain_task("id-web-1").reasons == []
+        assert made.task("id-web-5").status.state is TaskState.NEW, "the balancer comes before another task"

@@ -267,7 +267,7 @@ class Allocator(ControlLoop):
             except Unallocatable as error:
                 problem = problems.unallocated(network, str(error), error.advice)
             except InvalidNetwork as error:
-                problem = problems.unallocated(network, str(error), "Make the network again with what is right.")
+                problem = problems.malformed(network, str(error))
             if problem is None:
                 self._open(tx.update(allocated))
                 self._wake(NETWORKS)

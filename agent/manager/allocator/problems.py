@@ -14,7 +14,10 @@ NETWORKS = "networks"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """`text` for a task's Err, `advice` for a person; tried again when what `waits_for` names has changed."""
+    """`text` for a task's Err, `advice` for a person; tried again when what `waits_for` names has changed.
+
+    The advice says SERVICE where the service's name belongs.
+    """
 
     text: str
     advice: str
@@ -41,6 +44,11 @@ def gone(named: str) -> Problem:
 def unallocated(network: Network, reason: str, advice: str) -> Problem:
     """The network itself could not be given what it asks for."""
     return Problem(f"network {network.spec.name} has no subnet: {reason}", advice, NETWORKS)
+
+
+def malformed(network: Network, reason: str) -> Problem:
+    """The network's spec is wrong in itself."""
+    return unallocated(network, reason, f"Remove network {network.spec.name} and make it again with what is right.")
 
 
 def exhausted(network: Network) -> Problem:

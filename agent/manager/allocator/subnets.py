@@ -105,6 +105,8 @@ def _asked(spec: NetworkSpec) -> Sequence[IPAMConfig]:
 
 def _parse(config: IPAMConfig) -> IPNetwork:
     try:
+        if "/" not in config.subnet:
+            raise ValueError
         subnet = ip_network(config.subnet, strict=False)
     except ValueError:
         raise InvalidNetwork(f"ipam configuration: invalid subnet {config.subnet}") from None
@@ -171,6 +173,7 @@ class Territory:
 
     def claim(self, network: Network) -> None:
         """Note what an allocated network has. Networks are claimed in the order in which they were made."""
+        known = network.id in self.names
         self.forget(network.id)
         if not is_allocated(network) or network.ipam_options is None:
             return
@@ -178,10 +181,14 @@ class Territory:
         assert vni is not None
         self.names[network.id] = network.spec.name
         self.vnis[vni] = network.id
-        given = driver_options(network.spec).get(VNI_OPTION)
-        if not given:
-            self.last_vni = vni
         self.subnets[network.id] = [ip_network(config.subnet) for config in network.ipam_options.configs]
+        if not known:
+            self._go_on_after(network, vni)
+
+    def _go_on_after(self, network: Network, vni: int) -> None:
+        """The next network gets what comes after that of this one, as far as nobody named it."""
+        if VNI_OPTION not in driver_options(network.spec):
+            self.last_vni = vni
         asked = {config.subnet for config in _asked(network.spec)}
         for subnet in self.subnets[network.id]:
             for place, pool in enumerate(self.pools):
