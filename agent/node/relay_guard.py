@@ -64,7 +64,8 @@ class RemovedNodes:
                 try:
                     async for commit in watch:
                         gone = {event.object.id for event in commit.events if event.kind is EventKind.REMOVE}
-                        self._end(lambda peer, gone=gone: peer.node_id in gone)  # type: ignore[misc]
+                        if gone:
+                            self._end(lambda peer, gone=gone: peer.node_id in gone)  # type: ignore[misc]
                 except WatchOverflow:
                     # The state was replaced by the leader's: who is not in it is not part of the cluster.
                     self._end(lambda peer: objection_of_follower(self._store, peer) is not None)

@@ -59,6 +59,9 @@ class Allocator(ControlLoop):
         self._territory = Territory(())
         self._born: dict[str, int] = {}
         """When the networks were made that there are at the beginning."""
+        self._places: dict[str, tuple[str, str]] = {}
+        """Address and hostname of each node."""
+        self._has_moved = False
         self._network_problems: dict[str, Problem] = {}
         self._touched: dict[Holder, None] = {}
         """What commits were about; looked at in the store before anything is given."""
@@ -87,7 +90,9 @@ class Allocator(ControlLoop):
     def _survey(self, tx: WriteTx) -> list[list[Service] | list[Task] | list[Attachment]]:
         """Take note of the networks; everything that has addresses. Sees also what this process has only proposed."""
         networks = tx.all(Network)
-        self._territory = territory_of(next(iter(tx.all(Cluster)), None), networks, tx.all(Node))
+        nodes = tx.all(Node)
+        self._territory = territory_of(next(iter(tx.all(Cluster)), None), networks, nodes)
+        self._places = {node.id: (node.status.addr, node.description.hostname) for node in nodes}
         self._born = {network.id: parse_time(network.created_at) for network in networks}
         for network in networks:
             self._open(network)
@@ -126,6 +131,9 @@ class Allocator(ControlLoop):
                 self._see_node(tx, object_id)
             else:
                 self._settle(kind, object_id, tx.get(kind, object_id), now)
+        if self._has_moved:
+            self._has_moved = False
+            self._see_hosts(tx)
 
     def _settle(self, kind: type, object_id: str, found: object, now: int) -> None:
         """Something with addresses is as it is: note what it holds, and what it lacks."""
@@ -192,13 +200,24 @@ class Allocator(ControlLoop):
         else:
             self._due[Network][network.id] = None
 
-    def _see_node(self, tx: ReadTx, node_id: str) -> None:
+    def _see_hosts(self, tx: ReadTx) -> None:
         hosts = hosts_of(tx.all(Node))
         if hosts != self._territory.hosts:
             self._territory.hosts = hosts
             self._wake(NETWORKS)
-        self._balancers.look_at(node_id=node_id)
-        if tx.get(Node, node_id) is None:
+
+    def _see_node(self, tx: ReadTx, node_id: str) -> None:
+        node = tx.get(Node, node_id)
+        place = None if node is None else (node.status.addr, node.description.hostname)
+        if place != self._places.get(node_id):
+            # All nodes are looked at together: a thousand may have come at once.
+            self._has_moved = True
+            if place is None:
+                del self._places[node_id]
+            else:
+                self._places[node_id] = place
+            self._balancers.look_at(node_id=node_id)
+        if node is None:
             for attachment in tx.find(Attachment, "node", node_id):
                 self._due[Attachment][attachment.id] = None
 
