@@ -112,7 +112,15 @@ class Lab:
         place, port = Place(self._room(f"t{number}"), address), f"veth{number}"
         host.ip("link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", place.name)
         host.ip("link", "set", port, "master", bridge_name(network), "up")
-        place.ip("link", "set", "eth0", "address", mac_of(address), "mtu", "1450")
+        place.ip(
+            "link",
+            "set",
+            "eth0",
+            "address",
+            mac_of(address),
+            "mtu",
+            str(host.links("dev", bridge_name(network))[0]["mtu"]),
+        )
         place.ip("address", "add", f"{address}/24", "dev", "eth0")
         if extra:
             place.ip("address", "add", f"{extra}/64", "dev", "eth0", "nodad")

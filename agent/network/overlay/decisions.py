@@ -26,6 +26,12 @@ class Site:
     host: str
     port: int
 
+    def port_of(self, wanted: OverlayWanted) -> int:
+        """The VXLAN port of a network. Encrypted ones have one of their own, which never shows on the wire: by it alone
+        their packets are told from the others', so that none of them is sent or taken plain.
+        """
+        return self.port + 1 if wanted.encrypted else self.port
+
 
 @dataclass(frozen=True, slots=True)
 class MakeBridge:
@@ -175,7 +181,7 @@ def _steps(wanted: OverlayWanted, names: Names, site: Site, ports: Ports | None)
     bridge = names.by_name.get(bridge_name(wanted.id))
     if bridge is not None and not _own_bridge(bridge, wanted, mac):
         raise _Refusal(_foreign(bridge))
-    shape = Vxlan(wanted.vni, site.port, str(ipaddress.ip_address(site.host)))
+    shape = Vxlan(wanted.vni, site.port_of(wanted), str(ipaddress.ip_address(site.host)))
     vxlan = names.by_name.get(vxlan_name(wanted.id))
     if vxlan is not None and not _own_vxlan(vxlan, wanted, shape):
         raise _Refusal(_foreign(vxlan))
@@ -186,7 +192,7 @@ def _steps(wanted: OverlayWanted, names: Names, site: Site, ports: Ports | None)
                 f"VXLAN id {shape.vni} is held by the link {holder.name}, which is somebody else's: remove it"
             )
     if bridge is None:
-        yield MakeBridge(bridge_name(wanted.id), mac, wanted.mtu, alias)
+        yield MakeBridge(bridge_name(wanted.id), mac, wanted.link_mtu, alias)
     else:
         yield from _bridge_steps(bridge, wanted, mac, alias)
         if ports is not None and ports.bridge != bridge.index:
@@ -196,11 +202,11 @@ def _steps(wanted: OverlayWanted, names: Names, site: Site, ports: Ports | None)
     if vxlan is not None and vxlan.vxlan != shape:
         yield Remove(vxlan.index)
     elif bridge is not None and vxlan is None:
-        yield MakeVxlan(vxlan_name(wanted.id), shape, wanted.mtu, bridge.index, alias)
+        yield MakeVxlan(vxlan_name(wanted.id), shape, wanted.link_mtu, bridge.index, alias)
     elif bridge is not None and vxlan is not None:
         yield from _changed(
             vxlan,
-            mtu=wanted.mtu,
+            mtu=wanted.link_mtu,
             master=bridge.index,
             alias=alias,
         )
@@ -209,7 +215,7 @@ def _steps(wanted: OverlayWanted, names: Names, site: Site, ports: Ports | None)
 
 
 def _bridge_steps(bridge: Link, wanted: OverlayWanted, mac: str, alias: str) -> Iterator[Step]:
-    yield from _changed(bridge, mac=mac, mtu=wanted.mtu, alias=alias)
+    yield from _changed(bridge, mac=mac, mtu=wanted.link_mtu, alias=alias)
     gateways = {str(ipaddress.ip_interface(gateway)) for gateway in wanted.gateways}
     for address in sorted(bridge.addresses - gateways):
         yield RemoveAddress(bridge.index, address)

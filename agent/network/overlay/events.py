@@ -1,13 +1,14 @@
-"""What happens to the links of a network namespace, told by the kernel."""
+"""What happens to the links of a network namespace, and to its encryption, told by the kernel."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections.abc import Callable
 from typing import Self
 
-from agent.network.overlay.netlink import ROUTE, messages, open_socket
+from agent.network.overlay.netlink import ROUTE, XFRM, messages, open_socket
 from agent.network.overlay.picture import (
     DELADDR,
     DELLINK,
@@ -18,6 +19,10 @@ from agent.network.overlay.picture import (
 )
 
 _LINKS, _IPV4_ADDRESSES, _IPV6_ADDRESSES = 0x1, 0x10, 0x100
+_STATES, _POLICIES = 0x4, 0x8
+_LOSSES = frozenset({0x11, 0x14, 0x1C, 0x1D})
+"""States or policies of XFRM deleted or flushed."""
+
 _CHUNK = 1 << 16
 
 Concerns = Callable[[str, int, int], bool]
@@ -25,15 +30,15 @@ Concerns = Callable[[str, int, int], bool]
 
 
 class Events:
-    """Calls `stir` after events that concern the caller, and when events were lost. A context manager, within a loop."""
+    """Calls `stir` after messages of the socket that matter, and when some were lost. A context manager, within a loop."""
 
-    def __init__(self, netns: str, concerns: Concerns, stir: Callable[[], None]) -> None:
-        self._concerns = concerns
+    def __init__(self, opened: socket.socket, matters: Callable[[int, bytes], bool], stir: Callable[[], None]) -> None:
+        self._socket = opened
+        self._matters = matters
         self._stir = stir
-        self._socket = open_socket(ROUTE, netns, groups=_LINKS | _IPV4_ADDRESSES | _IPV6_ADDRESSES)
-        self._socket.setblocking(False)
 
     def __enter__(self) -> Self:
+        self._socket.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._read)
         return self
@@ -57,9 +62,20 @@ class Events:
         if any(self._matters(kind, body) for kind, _, _, body in messages(data)):
             self._stir()
 
-    def _matters(self, kind: int, body: bytes) -> bool:
+
+def link_events(netns: str, concerns: Concerns, stir: Callable[[], None]) -> Events:
+    """Links and addresses that concern the caller. OSError: no such namespace."""
+
+    def matters(kind: int, body: bytes) -> bool:
         if kind in (NEWLINK, DELLINK):
-            return self._concerns(*parse_event(body))
+            return concerns(*parse_event(body))
         if kind in (NEWADDR, DELADDR):
-            return self._concerns("", parse_address_index(body), 0)
+            return concerns("", parse_address_index(body), 0)
         return False
+
+    return Events(open_socket(ROUTE, netns, groups=_LINKS | _IPV4_ADDRESSES | _IPV6_ADDRESSES), matters, stir)
+
+
+def encryption_events(netns: str, stir: Callable[[], None]) -> Events:
+    """Anything of XFRM that goes. OSError: the kernel has no XFRM."""
+    return Events(open_socket(XFRM, netns, groups=_STATES | _POLICIES), lambda kind, _: kind in _LOSSES, stir)

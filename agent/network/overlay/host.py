@@ -23,9 +23,10 @@ from agent.network.overlay.decisions import (
     remember,
     removals,
 )
+from agent.network.overlay.encryption import Association, Encryption, associations
 from agent.network.overlay.entries import DELNEIGH, Entries, difference, entries_of, read_entries, requests
 from agent.network.overlay.interface import OverlayWanted, vxlan_name
-from agent.network.overlay.netlink import ROUTE, Netlink, Refused, Request
+from agent.network.overlay.netlink import ROUTE, XFRM, Netlink, Refused, Request
 from agent.network.overlay.picture import (
     Links,
     add_address,
@@ -37,6 +38,7 @@ from agent.network.overlay.picture import (
     remove_address,
     remove_link,
 )
+from agent.rpc.messages import NetworkKeys
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +54,12 @@ class Host:
 
     def __init__(self, site: Site, netns: str = "") -> None:
         self._site = site
+        self._netns = netns
         self._netlink = Netlink(ROUTE, netns)
+        self._encryption: Encryption | None = None
+        self._encrypted: tuple[frozenset[str], NetworkKeys] | None = None
+        self._encryption_known = False
+        self.keys: NetworkKeys | None = None
         self._shapes: dict[str, tuple[object, ...]] = {}
         self._ports: dict[str, Ports] = {}
         self._programmed: dict[str, tuple[int, Entries]] = {}
@@ -66,6 +73,8 @@ class Host:
     def close(self) -> None:
         """Idempotent; leaves the links."""
         self._netlink.close()
+        if self._encryption is not None:
+            self._encryption.close()
 
     def bring(self, wanted: Mapping[str, OverlayWanted], *, look: bool) -> dict[str, str]:
         """Make it so; network id to what is in the way. Without `look` what was made before is taken to be there still."""
@@ -74,18 +83,22 @@ class Host:
         except OSError:
             self._shapes.clear()
             self._programmed.clear()
+            self._encryption_known = False
             raise
 
     def remove(self) -> None:
-        """Take away every link that carries our mark."""
-        self.problems = self._bring_links({})
+        """Take away every link that carries our mark, and what encrypted their traffic."""
+        self.problems = self._bring_links({}, {})
+        self._bring_encryption({}, look=False)
         for network_id, problem in self.problems.items():
             _log.warning("network %s: its links stay: %s", network_id, problem)
 
     def _bring(self, wanted: Mapping[str, OverlayWanted], look: bool) -> dict[str, str]:
         shapes = {network_id: _shape(overlay) for network_id, overlay in wanted.items()}
-        if look or self.problems or shapes != self._shapes:
-            self.problems = self._bring_links(wanted)
+        # First of all: nothing of an encrypted network may go out before it is.
+        plain = self._bring_encryption(wanted, look)
+        if look or self.problems or plain or shapes != self._shapes:
+            self.problems = self._bring_links(wanted, plain)
             self._shapes = shapes
         for network_id in self._programmed.keys() - wanted.keys():
             del self._programmed[network_id]
@@ -94,8 +107,31 @@ class Host:
                 self.problems[network_id] = problem
         return self.problems
 
-    def _bring_links(self, wanted: Mapping[str, OverlayWanted]) -> dict[str, str]:
-        failed: dict[str, str] = {}
+    def _bring_encryption(self, wanted: Mapping[str, OverlayWanted], look: bool) -> dict[str, str]:
+        """Encrypted networks that cannot be, and why."""
+        encrypted = [overlay for overlay in wanted.values() if overlay.encrypted]
+        peers = frozenset(host for overlay in encrypted for host in overlay.endpoints.values())
+        if encrypted and self.keys is None:
+            return {overlay.id: "encrypted: the keys from the managers are not here yet" for overlay in encrypted}
+        target = (peers, self.keys) if encrypted and self.keys is not None else None
+        if self._encryption_known and target == self._encrypted and not (look and target):
+            return {}
+        problem = self._encrypt(associations(self._site.host, *target) if target is not None else None)
+        self._encryption_known, self._encrypted = not problem, target
+        return {overlay.id: problem for overlay in encrypted} if problem else {}
+
+    def _encrypt(self, wanted: frozenset[Association] | None) -> str:
+        if self._encryption is None:
+            try:
+                netlink = Netlink(XFRM, self._netns)
+            except OSError as error:
+                if error.errno != errno.EPROTONOSUPPORT:
+                    raise
+                return "encrypted: this kernel has no IPsec (XFRM)" if wanted is not None else ""
+            self._encryption = Encryption(netlink, self._site.host, self._site.port + 1)
+        return self._encryption.bring(wanted)
+
+    def _bring_links(self, wanted: Mapping[str, OverlayWanted], failed: dict[str, str]) -> dict[str, str]:
         for _ in range(_ROUNDS):
             links = read_links(self._netlink)
             names = Names(links)
@@ -145,14 +181,13 @@ class Host:
         return failed
 
     def _words(self, step: Step, refused: Refused, links: Links) -> str:
-        port = self._site.port
         if isinstance(step, MakeVxlan) and refused.code == errno.EEXIST:
             return (
-                f"VXLAN id {step.vxlan.vni} on UDP port {port} is held by a link of another network namespace of this host: "
-                "is there a Docker Swarm on it?"
+                f"VXLAN id {step.vxlan.vni} on UDP port {step.vxlan.port} is held by a link of another network namespace "
+                "of this host: is there a Docker Swarm on it?"
             )
-        if isinstance(step, SetUp) and refused.code == errno.EADDRINUSE:
-            return f"UDP port {port} (VXLAN) is held by another program on this host"
+        if isinstance(step, SetUp) and refused.code == errno.EADDRINUSE and (vxlan := links[step.index].vxlan):
+            return f"UDP port {vxlan.port} (VXLAN) is held by another program on this host"
         if refused.code == errno.EPERM:
             return "this agent may not change network links: it needs to be root (CAP_NET_ADMIN)"
         if refused.code == errno.EOPNOTSUPP and isinstance(step, MakeBridge | MakeVxlan):

@@ -14,6 +14,9 @@ NAME_LENGTH = 10
 MTU = 1450
 """Bytes of an IP packet that fit an Ethernet frame of 1500 together with VXLAN's headers over IPv4."""
 
+ENCRYPTED_MTU = 1416
+"""The same on an encrypted network: ESP in transport mode takes up to 34 bytes more. Larger ones are dropped."""
+
 VXLAN_PORT = 4789
 """UDP port of VXLAN, as IANA has it and as Docker uses it (`--data-path-port`)."""
 
@@ -37,6 +40,11 @@ class OverlayWanted:
     encrypted: bool = False
     bridge_mac: str = ""
     macs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def link_mtu(self) -> int:
+        """The MTU that the links have and tasks are to have: what is wanted, as far as encryption leaves room for it."""
+        return min(self.mtu, ENCRYPTED_MTU) if self.encrypted else self.mtu
 
 
 def bridge_name(network_id: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,10 @@ from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar
 
 from agent.network.overlay.decisions import Site
-from agent.network.overlay.events import Events
+from agent.network.overlay.events import encryption_events, link_events
 from agent.network.overlay.host import Host
 from agent.network.overlay.interface import VXLAN_PORT, OverlayWanted
+from agent.rpc.messages import NetworkKeys
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class Overlays:
         self._wanted: Mapping[str, OverlayWanted] | None = None
         self._problems: Mapping[str, str] = MappingProxyType({})
         self._stirred = asyncio.Event()
+        self._watches_encryption = False
         self._resources = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -46,7 +49,7 @@ class Overlays:
             stack.callback(self._thread.shutdown, wait=False)
             self._host = await self._within(lambda: Host(self._site, self._netns))
             stack.callback(self._host.close)
-            stack.enter_context(Events(self._netns, self._concerns, self._stirred.set))
+            stack.enter_context(link_events(self._netns, self._concerns, self._stirred.set))
             keeper = asyncio.create_task(self._look_after(), name="overlays")
             stack.push_async_callback(_ended, keeper)
             self._resources = stack.pop_all()
@@ -68,6 +71,15 @@ class Overlays:
         self._wanted = dict(wanted)
         return await self._bring(look=first)
 
+    async def rekey(self, keys: NetworkKeys) -> None:
+        """Use these keys between hosts on encrypted networks."""
+
+        def take() -> None:
+            self._host.keys = keys
+
+        await self._within(take)
+        await self._bring(look=False)
+
     async def close(self, *, remove: bool = False) -> None:
         """Stop looking after the links; with `remove` take them away."""
         resources, self._resources = self._resources.pop_all(), contextlib.AsyncExitStack()
@@ -81,6 +93,7 @@ class Overlays:
         if wanted is None:
             return self._problems
         try:
+            self._watch_encryption(wanted)
             problems = await self._within(lambda: dict(self._host.bring(wanted, look=look)))
         except OSError as error:
             # The kernel cannot be spoken to: nothing is known of any network, and the next try looks at all of them.
@@ -89,6 +102,18 @@ class Overlays:
             _log.warning("network %s: %s", network_id, problems[network_id])
         self._problems = MappingProxyType(problems)
         return self._problems
+
+    def _watch_encryption(self, wanted: Mapping[str, OverlayWanted]) -> None:
+        """From the first encrypted network on: without the kernel's policies its packets would go out plain."""
+        if self._watches_encryption or not any(overlay.encrypted for overlay in wanted.values()):
+            return
+        try:
+            self._resources.enter_context(encryption_events(self._netns, self._stirred.set))
+        except OSError as error:
+            # That the kernel has none is told as the network's problem.
+            if error.errno != errno.EPROTONOSUPPORT:
+                raise
+        self._watches_encryption = True
 
     async def _look_after(self) -> None:
         pause = _SHORTEST_PAUSE
