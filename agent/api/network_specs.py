@@ -182,6 +182,17 @@ def _check_range(text: str, subnet: Subnet) -> None:
         raise _refused(f"subnet {subnet} does not contain range {text}")
 
 
+OF_EVERY_NODE = ("bridge", "host")
+"""Networks that every node has by itself and that services may name; in the store they are not."""
+
+
+def network_of_every_node(name: str) -> Network | None:
+    """One of those networks as clients see it at scope swarm: its name is its id, by which services name it."""
+    if name not in OF_EVERY_NODE:
+        return None
+    return Network(id=name, spec=NetworkSpec(name=name, scope="swarm"), driver_state=Driver(name=name))
+
+
 # -- beside the networks that there are
 
 

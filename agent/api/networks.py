@@ -19,16 +19,25 @@ from agent.api.engine import Engine, end_to_end
 from agent.api.filters import Filters, parse_filters
 from agent.api.forwarding import by_the_leader
 from agent.api.lookup import find_network, manager_store
-from agent.api.network_specs import OVERLAY, NetworkRequest, check_against, driver_of, spec_of
+from agent.api.network_specs import OVERLAY, NetworkRequest, check_against, driver_of, network_of_every_node, spec_of
 from agent.api.network_views import OVERLAY_LABEL, carried_view, detailed_view, network_view, networks_of
 from agent.api.passthrough import pass_to_engine
 from agent.api.removal import remove_object
 from agent.api_types.codec import decode_json, encode_json
-from agent.api_types.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable, Unimplemented
-from agent.api_types.network import Attachment, Network
+from agent.api_types.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+    Unimplemented,
+)
+from agent.api_types.network import Attachment, Network, NetworkSpec
 from agent.api_types.service import Service
 from agent.api_types.task import EndpointSpec, Task
 from agent.manager.allocator import is_ingress
+from agent.manager.allocator.subnets import InvalidNetwork, Unallocatable
+from agent.manager.allocator.troubles import check_network
 from agent.manager.slots import ended, wanted
 from agent.store.transactions import ReadTx, WriteTx
 
@@ -71,7 +80,12 @@ async def list_networks(call: Call) -> web.StreamResponse:
         if status != 200:
             return raw_reply(body, status)
         told = msgspec.json.decode(body, type=list[dict[str, Any]])
-        networks += [network for network in told if not is_carrier(network)]
+        knows = call.backend.is_manager
+        networks += [
+            carried_view(network) if is_carrier(network) else network
+            for network in told
+            if not (knows and is_carrier(network))
+        ]
     return reply(networks)
 
 
@@ -91,7 +105,7 @@ async def _ask(engine: Engine, call: Call, body: bytes | None = None) -> tuple[i
             raise engine.unreachable(error) from error
 
 
-async def _engines(call: Call, name: str) -> dict[str, Any] | None:
+async def engines_network(call: Call, name: str) -> dict[str, Any] | None:
     """The network that the host's engine knows by `name`; None when there is none, or the engine does not say."""
     if call.state.engine is None or not name:
         return None
@@ -121,7 +135,7 @@ async def _find(call: Call) -> Network | None:
     if wanted in (found.id, found.spec.name):
         return found
     # The beginning of an id: a whole name or id goes before it, wherever it is.
-    theirs = None if call.attempt.forwarded else await _engines(call, wanted)
+    theirs = None if call.attempt.forwarded else await engines_network(call, wanted)
     return None if theirs is not None and wanted in (theirs["Name"], theirs["Id"]) else found
 
 
@@ -136,6 +150,9 @@ async def inspect(call: Call) -> web.StreamResponse:
             return reply(carried_view(carried))
     if found is not None:
         return _inspected(call, found)
+    everywhere = network_of_every_node(call.params["id"]) if scope == "swarm" and call.backend.is_manager else None
+    if everywhere is not None:
+        return reply(network_view(everywhere))
     if call.state.engine is None or scope == "swarm":
         raise NotFound(f"network {call.params['id']} not found")
     return await pass_to_engine(call.request, call.state.engine, call.path)
@@ -143,7 +160,7 @@ async def inspect(call: Call) -> web.StreamResponse:
 
 async def _carried(call: Call) -> tuple[Network | None, dict[str, Any] | None]:
     """The overlay whose bridge on this host the path names, as far as it is known here, and what the engine says of it."""
-    theirs = await _engines(call, call.params["id"])
+    theirs = await engines_network(call, call.params["id"])
     if theirs is None or not is_carrier(theirs):
         return None, None
     store, network_id = call.backend.store, theirs["Labels"][OVERLAY_LABEL]
@@ -168,7 +185,7 @@ async def create(call: Call) -> web.StreamResponse:
         manager_store(call.backend)
         spec_of(asked)
         if not call.attempt.forwarded:
-            theirs = await _engines(call, asked.name)
+            theirs = await engines_network(call, asked.name)
             if theirs is not None and theirs["Name"] == asked.name and not is_carrier(theirs):
                 raise AlreadyExists(f"network with name {asked.name} already exists")
         return await by_the_leader(call, _create_overlay, lambda call: call.state.new_id())
@@ -194,6 +211,7 @@ async def _create_overlay(call: Call) -> web.StreamResponse:
         before = made_before(call.attempt, tx, Network)
         if before is None:
             check_against(spec, tx.all(Network))
+            _check_allocation(tx, spec)
         created.append(before or tx.create(Network(id=chosen_id(call.attempt, tx), spec=spec)))
 
     await store.update(change)
@@ -201,6 +219,16 @@ async def _create_overlay(call: Call) -> web.StreamResponse:
     lacks = spec.ipv6_enabled and driver_of(spec) == OVERLAY and not any(":" in config.subnet for config in configs)
     told = {"Id": created[0].id, "Warning": NO_ADDRESSES_V6 if lacks else ""}
     return reply(told, 201, subject=f"network {spec.name} ({created[0].id})")
+
+
+def _check_allocation(tx: ReadTx, spec: NetworkSpec) -> None:
+    """Docker would answer with an id, and leave the network without addresses for ever."""
+    try:
+        check_network(tx, spec)
+    except InvalidNetwork as error:
+        raise InvalidArgument.grpc(str(error)) from None
+    except Unallocatable as error:
+        raise FailedPrecondition(f"{error}. {error.advice}") from None
 
 
 # -- remove
@@ -215,7 +243,7 @@ async def remove(call: Call) -> web.StreamResponse:
         return await by_the_leader(call, _remove_overlay, lambda call: "" if found is None else found.id)
     if call.state.engine is None:
         raise NotFound(f"network {call.params['id']} not found")
-    theirs = await _engines(call, call.params["id"])
+    theirs = await engines_network(call, call.params["id"])
     if theirs is not None and is_carrier(theirs):
         manager_store(call.backend)
         raise FailedPrecondition(

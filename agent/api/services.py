@@ -9,14 +9,14 @@ from agent.api.attempts import changed_before, chosen_id, made_before
 from agent.api.call import Call, done, reply, reply_list
 from agent.api.conversion import accept_service_spec
 from agent.api.filters import Filters
-from agent.api.lookup import find_network, find_service, manager_store
+from agent.api.lookup import find_service, manager_store
+from agent.api.network_targets import check_networks, refuse_networks_of_the_host, with_network_ids
 from agent.api.ports import check_port_conflicts
 from agent.api.removal import remove_object
 from agent.api.views import service_view
 from agent.api_types.common import Version
 from agent.api_types.container import PullOptions
 from agent.api_types.errors import AlreadyExists, FailedPrecondition, InvalidArgument, Unimplemented, Unknown
-from agent.api_types.network import NetworkAttachmentConfig
 from agent.api_types.node import Node, NodeState
 from agent.api_types.secret import Config, Secret
 from agent.api_types.service import (
@@ -120,6 +120,7 @@ async def create(call: Call) -> web.StreamResponse:
     spec = _with_auth(await call.json(ServiceSpec), _auth(call))
     if not spec.name:
         spec = replace(spec, name=call.state.new_name())
+    await refuse_networks_of_the_host(call, store, spec)
     created: list[Service] = []
 
     def change(tx: WriteTx) -> None:
@@ -143,27 +144,13 @@ async def create(call: Call) -> web.StreamResponse:
 
 def _accept(tx: ReadTx, spec: ServiceSpec) -> ServiceSpec:
     """`spec` as the cluster keeps it, or the error that the client is told; networks are named by id from here on."""
-    accepted = accept_service_spec(_with_network_ids(tx, spec))
+    accepted = accept_service_spec(with_network_ids(tx, spec))
     validate_service_spec(accepted)
     placement = accepted.task_template.placement
     if placement is not None:
         parse_constraints(placement.constraints)
-    for attachment in accepted.task_template.networks:
-        network = find_network(tx, attachment.target)
-        if network.spec.ingress:
-            raise InvalidArgument.grpc(
-                f'Service cannot be explicitly attached to the ingress network "{network.spec.name}"'
-            )
+    check_networks(tx, accepted)
     return accepted
-
-
-def _with_network_ids(tx: ReadTx, spec: ServiceSpec) -> ServiceSpec:
-    def resolved(attachments: list[NetworkAttachmentConfig]) -> list[NetworkAttachmentConfig]:
-        return [replace(config, target=find_network(tx, config.target).id) for config in attachments]
-
-    if spec.task_template.networks:
-        return replace(spec, task_template=replace(spec.task_template, networks=resolved(spec.task_template.networks)))
-    return replace(spec, networks=resolved(spec.networks)) if spec.networks else spec
 
 
 def _check_references(tx: ReadTx, spec: ServiceSpec) -> None:
@@ -197,11 +184,12 @@ async def update(call: Call) -> web.StreamResponse:
     auth_from, auth = call.query.get("registryAuthFrom", ""), _auth(call)
     if not spec.name:
         spec = replace(spec, name=call.state.new_name())
+    await refuse_networks_of_the_host(call, store, spec)
     changed: list[Service] = []
 
     def change(tx: WriteTx) -> None:
         # moby looks at the spec first, even for a rollback, which does not use it.
-        accepted = accept_service_spec(_with_network_ids(tx, spec))
+        accepted = accept_service_spec(with_network_ids(tx, spec))
         stored = find_service(tx, call.params["id"])
         kept = _kept_auth(stored, auth_from)
         if rollback not in ("", "none", "previous"):
