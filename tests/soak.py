@@ -2,8 +2,8 @@
 
 `./run soak MINUTES=10` starts a playground.
 Each round does one thing (an agent is killed, a power cut, a machine hangs, one is added or removed, a service is scaled) and
-waits until every replica runs on a node that is there. It ends with how long that took, by kind, or with the first round that did
-not heal, its seed and the state of the cluster.
+waits until every replica runs on a node that is there. Managers are harmed too, one of them at a time. It ends with how long that
+took, by kind, or with the first round that did not heal, its seed and the state of the cluster.
 
 `./run soak ROUNDS=100` runs three managers and two workers as processes of this machine, with writers at every manager. In
 each round managers are killed or frozen; in the end nothing acknowledged may be missing, and two tasks may never be wanted in
@@ -21,9 +21,12 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
+from swarmtui.docker_api.address import EngineAddress, parse_address
 from swarmtui.docker_api.client import EngineClient
+from swarmtui.docker_api.errors import EngineError
 from swarmtui.playground import forming
 from swarmtui.playground.instance import Instance, InstanceState, Role
 from swarmtui.playground.session import Options, PlaygroundError, PlaygroundSession
@@ -31,6 +34,7 @@ from swarmtui.playground.session import Options, PlaygroundError, PlaygroundSess
 PATIENCE = 60.0
 IMAGE = "swarmtui/whoami"
 NAME = "soak"
+MANAGERS = 3
 
 
 class DidNotHeal(Exception):
@@ -58,17 +62,17 @@ class Soak:
 
     async def round(self) -> tuple[str, float]:
         """Do one thing; what it was and how many seconds the cluster took to be whole again."""
-        what = self._chance.choice(self._possible())
+        name, what = self._chance.choice(self._possible())
         began = time.monotonic()
         await what()
         await self.healed()
-        return what.__name__, time.monotonic() - began
+        return name, time.monotonic() - began
 
     async def healed(self) -> None:
         """Return when the service runs in full, each replica once, on nodes that are there."""
         try:
             async with asyncio.timeout(PATIENCE):
-                while not await self._is_whole():
+                while not await seen(self._is_whole()):
                     await asyncio.sleep(0.1)
         except TimeoutError:
             raise DidNotHeal(await self._picture()) from None
@@ -91,32 +95,37 @@ class Soak:
     async def _is_lost(self, instance: Instance) -> None:
         """Return when the cluster and the session have noticed; before, all looks whole."""
         async with asyncio.timeout(PATIENCE):
-            while instance.state is InstanceState.RUNNING or any(
-                node.status.state == "ready"
-                for node in await self._api.nodes()
-                if node.description.hostname == instance.name
-            ):
+            while instance.state is InstanceState.RUNNING or not await seen(self._is_missed(instance)):
                 await asyncio.sleep(0.05)
+
+    async def _is_missed(self, instance: Instance) -> bool:
+        named = [node for node in await self._api.nodes() if node.description.hostname == instance.name]
+        return all(node.status.state != "ready" for node in named)
 
     # What can happen
 
-    def _possible(self) -> list[Callable[[], Awaitable[None]]]:
-        possible: list[Callable[[], Awaitable[None]]] = [self.scale]
-        workers = self._workers()
-        if len(workers) > 2:
-            possible += [self.agent_killed, self.power_cut, self.removed]
-            if self._session.tier.grouped:
-                possible.append(self.hangs)
+    def _possible(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        possible: list[tuple[str, Callable[[], Awaitable[None]]]] = [("scale", self.scale)]
+        if len(self._running(Role.WORKER)) > 2:
+            possible += [("removed", self.removed), *self._harms(Role.WORKER)]
+        if len(self._running(Role.MANAGER)) == MANAGERS:
+            possible += self._harms(Role.MANAGER)
         if len(self._session.instances) < self._session.limit:
-            possible += [self.added] * 2
-        if any(one.state in (InstanceState.STOPPED, InstanceState.WITHOUT_AGENT) for one in self._session.instances):
-            possible += [self.started_again] * 3
+            possible += [("added", self.added)] * 2
+        if self._stopped():
+            possible += [("started_again", self.started_again)] * 3
         return possible
 
-    def _workers(self) -> list[Instance]:
-        return [
-            one for one in self._session.instances if one.role is Role.WORKER and one.state is InstanceState.RUNNING
-        ]
+    def _harms(self, role: Role) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        harms = [self.agent_killed, self.power_cut, *([self.hangs] if self._session.tier.grouped else [])]
+        return [(f"{role} {harm.__name__}", partial(harm, role)) for harm in harms]
+
+    def _running(self, role: Role) -> list[Instance]:
+        return [one for one in self._session.instances if one.role is role and one.state is InstanceState.RUNNING]
+
+    def _stopped(self) -> list[Instance]:
+        stopped = (InstanceState.STOPPED, InstanceState.WITHOUT_AGENT)
+        return [one for one in self._session.instances if one.state in stopped]
 
     async def scale(self) -> None:
         """The service gets another number of replicas."""
@@ -125,31 +134,32 @@ class Soak:
         spec = {**service["Spec"], "Mode": {"Replicated": {"Replicas": self._replicas}}}
         await self._api.update_service(service["ID"], service["Version"]["Index"], spec)
 
-    async def agent_killed(self) -> None:
+    async def agent_killed(self, role: Role) -> None:
         """An agent is killed; its tasks are not."""
-        worker = self._chance.choice(self._workers())
-        os.kill(worker.agent_pid, signal.SIGKILL)
-        await self._is_lost(worker)
+        harmed = self._chance.choice(self._running(role))
+        os.kill(harmed.agent_pid, signal.SIGKILL)
+        await self._is_lost(harmed)
 
-    async def power_cut(self) -> None:
+    async def power_cut(self, role: Role) -> None:
         """Everything in an instance is killed."""
-        worker = self._chance.choice(self._workers())
-        os.kill(worker.pid, signal.SIGKILL)
-        await self._is_lost(worker)
+        harmed = self._chance.choice(self._running(role))
+        os.kill(harmed.pid, signal.SIGKILL)
+        await self._is_lost(harmed)
 
-    async def hangs(self) -> None:
+    async def hangs(self, role: Role) -> None:
         """An instance stands still for a while, then goes on as if nothing had been."""
-        name = self._chance.choice(self._workers()).name
+        name = self._chance.choice(self._running(role)).name
         await self._session.freeze(name)
         await asyncio.sleep(self._chance.uniform(0.5, 6))
         await self._session.thaw(name)
 
     async def started_again(self) -> None:
         """A stopped instance is switched on, or an agent started."""
-        stopped = (InstanceState.STOPPED, InstanceState.WITHOUT_AGENT)
-        name = self._chance.choice([one for one in self._session.instances if one.state in stopped]).name
-        await self._session.start(name)
-        await forming.all_ready(self._session.instances[0].docker_host, [name], PATIENCE)
+        chosen = self._chance.choice(self._stopped())
+        others = [one for one in self._running(Role.MANAGER) if one is not chosen]
+        await self._session.start(chosen.name)
+        managers = [chosen.name] if chosen.role is Role.MANAGER else []
+        await forming.all_ready(others[0].docker_host, [chosen.name], PATIENCE, managers=managers)
 
     async def added(self) -> None:
         """One more instance."""
@@ -157,14 +167,26 @@ class Soak:
 
     async def removed(self) -> None:
         """One less."""
-        await self._session.remove(self._chance.choice(self._workers()).name)
+        await self._session.remove(self._chance.choice(self._running(Role.WORKER)).name)
+
+
+async def seen(look: Awaitable[bool]) -> bool:
+    """What a look at the cluster finds; while another manager takes over there may be nothing to see."""
+    try:
+        return await look
+    except EngineError:
+        return False
 
 
 async def soak(minutes: float, tier: str, seed: int) -> None:
     """Rounds until the time is over; the figures on stdout."""
     took: dict[str, list[float]] = defaultdict(list)
-    async with PlaygroundSession(Options(nodes=4, limit=6, tier=tier, managers=1)) as session:
-        async with forming.client(session.instances[0].docker_host) as api:
+    async with PlaygroundSession(Options(nodes=6, limit=8, tier=tier, managers=MANAGERS)) as session:
+
+        def managers() -> list[EngineAddress]:
+            return [parse_address(one.docker_host) for one in session.instances if one.role is Role.MANAGER]
+
+        async with EngineClient(managers()[0], timeout=30.0, others=managers) as api:
             running = Soak(session, api, random.Random(seed))
             await running.begin()
             end = time.monotonic() + minutes * 60
