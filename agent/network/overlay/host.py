@@ -121,15 +121,18 @@ class Host:
         return {overlay.id: problem for overlay in encrypted} if problem else {}
 
     def _encrypt(self, wanted: frozenset[Association] | None) -> str:
-        if self._encryption is None:
-            try:
-                netlink = Netlink(XFRM, self._netns)
-            except OSError as error:
-                if error.errno != errno.EPROTONOSUPPORT:
-                    raise
-                return "encrypted: this kernel has no IPsec (XFRM)" if wanted is not None else ""
-            self._encryption = Encryption(netlink, self._site.host, self._site.port + 1)
-        return self._encryption.bring(wanted)
+        try:
+            if self._encryption is None:
+                self._encryption = Encryption(Netlink(XFRM, self._netns), self._site.host, self._site.port + 1)
+            return self._encryption.bring(wanted)
+        except OSError as error:
+            # Where it cannot be spoken of there is nothing of ours either; hosts without encrypted networks need none of it.
+            if error.errno not in (errno.EPROTONOSUPPORT, errno.EPERM):
+                raise
+            missing = (
+                "kernel has no IPsec (XFRM)" if error.errno == errno.EPROTONOSUPPORT else "agent may not set up IPsec"
+            )
+            return f"encrypted: this {missing}" if wanted is not None else ""
 
     def _bring_links(self, wanted: Mapping[str, OverlayWanted], failed: dict[str, str]) -> dict[str, str]:
         for _ in range(_ROUNDS):
