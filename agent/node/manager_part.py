@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 LEADER_PAUSE = 0.5
 """Seconds until a leader whose rooms ended begins them anew, if it still leads by then."""
 
-ELECTION_PATIENCE = 1.0
+ELECTION_PATIENCE = 1.5
 """Seconds that a node which wants a session waits here for an election to end, rather than to ask again."""
 
 HANDOVER = 2.0
@@ -318,20 +318,20 @@ class ManagerPart:
             raise InvalidArgument(f"a session is opened with SessionOpen, not {type(opening).__name__}")
         if self.manager is None:
             with suppress(TimeoutError):
-                await self._until_led()
+                await self._until_led(opening.lost)
         manager = self.manager
         if manager is None:
             await stream.send(elsewhere(self.member.status, time.monotonic_ns()))
         else:
             await manager.handlers()["session"](stream, opening, connection)
 
-    async def _until_led(self) -> None:
-        """Wait for an election that is under way, not for one that cannot be won."""
+    async def _until_led(self, lost: str = "") -> None:
+        """Wait for an election that is under way, or about to be when the leader is `lost`; not for one that cannot be won."""
         status = self.member.status
         if elsewhere(status, time.monotonic_ns()).leaderless:
             return
         async with asyncio.timeout(ELECTION_PATIENCE):
-            while self.manager is None and (not status.leader or status.leader == status.member_id):
+            while self.manager is None and status.leader in ("", status.member_id, lost):
                 status = await self.member.status_changed(status)
 
 

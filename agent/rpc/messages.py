@@ -34,10 +34,14 @@ class ManagerAddress(msgspec.Struct, frozen=True, gc=False):
 
 
 class SessionOpen(Message, frozen=True):
-    """First message of a session. `address` is where the node's own listener can be reached (`address:port`)."""
+    """First message of a session. `address` is where the node's own listener can be reached (`address:port`).
+
+    `lost` is the manager that led as far as the node knows, and that it has lost: who believes in it still need not say so.
+    """
 
     description: NodeDescription
     address: str
+    lost: str = ""
 
 
 class Heartbeat(Message, frozen=True):

@@ -77,6 +77,8 @@ class SessionKeeper:
     _doubt: asyncio.TimerHandle | None = None
     _brief: int = 0
     """Sessions in a row that ended as soon as they were opened."""
+    _lost: str = ""
+    """The manager (node id) that broke off the last session, or fell silent, without naming another."""
     _hint: str | None = None
     """Where the manager that ended the last session said that the leader is."""
     _renewed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -136,6 +138,7 @@ class SessionKeeper:
             self._hint = refused.leader.address if refused.leader is not None else None
             reason = str(refused)
         except RpcError as error:
+            self._lost = connection.peer.node_id
             reason = str(error)
         finally:
             self.session = None
@@ -176,7 +179,7 @@ class SessionKeeper:
         log.info("session %s with %s", session.ready.session_id, connection.peer)
         self._words.clear()
         self._consider()
-        self.session = session
+        self.session, self._lost = session, ""
         if session.made_with == self._standing.generation:
             self._renewed.clear()
         self.worker.remember_managers(session.ready.managers)
@@ -278,6 +281,7 @@ class SessionKeeper:
                 describe=self._describe,
                 surface=replace(self.surface, on_update=self._on_update),
                 sleep=self.sleep,
+                lost=self._lost,
             )
         except BaseException as error:
             if isinstance(error, SessionRefused) or in_vain():

@@ -113,10 +113,14 @@ class Session:
         describe: Describe,
         surface: Surface,
         sleep: Sleep = asyncio.sleep,
+        lost: str = "",
     ) -> Session:
-        """Introduce the node on a control connection. SessionRefused when the peer is no manager that leads, or will not."""
+        """Introduce the node on a control connection; `lost` as in `SessionOpen`.
+
+        SessionRefused when the peer is no manager that leads, or will not.
+        """
         description = await describe()
-        stream = await connection.open("session", SessionOpen(description, address))
+        stream = await connection.open("session", SessionOpen(description, address, lost))
         try:
             answer = await stream.receive()
         except BaseException:

@@ -10,7 +10,7 @@ from test_worker_session import FakeManager, agent
 from worker_fakes import VirtualLoop, run_virtual
 
 from agent.api_types.node import NodeRole
-from agent.rpc.messages import ManagerAddress, NodeUpdate, SessionEnd
+from agent.rpc.messages import Heartbeat, ManagerAddress, NodeUpdate, SessionEnd
 
 
 def test_the_next_leader_is_asked_without_a_handshake(tmp_path: Path) -> None:
@@ -119,5 +119,29 @@ def test_one_that_does_not_answer_is_asked_on_a_new_connection(tmp_path: Path) -
             leader.mode = "follower"
             await asyncio.sleep(20)
             assert 3 <= len(mute.dials) <= 5
+
+    run_virtual(main)
+
+
+def test_managers_are_told_which_one_was_lost(tmp_path: Path) -> None:
+    """Not, however, of one that said itself that it leads no more: whom the others believe in then is another one."""
+
+    async def main(loop: VirtualLoop) -> None:
+        leader, other = FakeManager("m0:1"), FakeManager("m1:1", mode="follower")
+        async with agent(tmp_path, loop, leader, other):
+            session = await leader.sessions.get()
+            assert session.opening.lost == ""
+            await session.ready("m0:1", "m1:1")
+            await session.next(Heartbeat)
+            leader.mode, other.mode = "away", "accept"
+            for connection in list(leader.open_connections):
+                connection.close("killed")
+            session = await other.sessions.get()
+            assert session.opening.lost == "m0:1"
+            await session.ready("m0:1", "m1:1")
+            await session.next(Heartbeat)
+            leader.mode, other.mode = "accept", "follower"
+            session.stream.put(SessionEnd("I lead no more"))
+            assert (await leader.sessions.get()).opening.lost == ""
 
     run_virtual(main)
