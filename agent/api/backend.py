@@ -57,6 +57,10 @@ class Explainer(Protocol):
         """Why the service runs what it runs. The id is known to exist."""
         ...
 
+    def explain_network(self, network_id: str) -> object:
+        """Who is on the network, and who waits for it. The id is known to exist."""
+        ...
+
 
 class Backend(Protocol):
     """This node. Properties are read again at every request, so they may change at any time."""

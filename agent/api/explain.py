@@ -1,4 +1,4 @@
-"""`/swarmtui/v1/explain`: why a task or a service is as it is, as the manager's control loops see it."""
+"""`/swarmtui/v1/explain`: why a task, a service or a network is as it is, as the manager's control loops see it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from aiohttp import web
 
 from agent.api.backend import Backend, Explainer
 from agent.api.call import Call, reply
-from agent.api.lookup import NO_LEADER, find_service, find_task, manager_store
+from agent.api.lookup import NO_LEADER, find_network, find_service, find_task, manager_store
 from agent.api_types.errors import Unavailable
 
 
@@ -30,3 +30,11 @@ async def service(call: Call) -> web.StreamResponse:
     await call.fresh(store)
     found = store.view(lambda tx: find_service(tx, call.params["id"]))
     return reply(_explainer(call.backend).explain_service(found.id))
+
+
+async def network(call: Call) -> web.StreamResponse:
+    """`GET /swarmtui/v1/explain/network/ID`."""
+    store = manager_store(call.backend)
+    await call.fresh(store)
+    found = store.view(lambda tx: find_network(tx, call.params["id"]))
+    return reply(_explainer(call.backend).explain_network(found.id))

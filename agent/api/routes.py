@@ -148,6 +148,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/swarmtui/v1/restore", OWN, backups.restore),
     Route("GET", "/swarmtui/v1/explain/task/{id}", OWN, explain.task, LEADER),
     Route("GET", "/swarmtui/v1/explain/service/{id}", OWN, explain.service, LEADER),
+    Route("GET", "/swarmtui/v1/explain/network/{id}", OWN, explain.network, LEADER),
     Route("GET", "/containers/json", PROCESS, containers.list_containers),
     Route("GET", "/containers/{id*}/json", PROCESS, containers.inspect),
     Route("GET", "/containers/{id}/logs", PROCESS, containers.logs),

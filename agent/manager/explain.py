@@ -11,6 +11,7 @@ from agent.api_types.service import Service, UpdateState
 from agent.api_types.task import Task, TaskState
 from agent.api_types.times import Clock
 from agent.manager.allocator.troubles import troubles_of_service
+from agent.manager.explain_network import explain_network
 from agent.manager.explain_task import Explanation, TaskStory, listed, sentence
 from agent.manager.orchestrator.updater import state_of
 from agent.manager.slots import is_global_service, is_job, replicas_of, slots_of
@@ -33,6 +34,10 @@ class Explainer:
     def explain_service(self, service_id: str) -> Explanation:
         """Why the service runs what it runs. The id is known to exist."""
         return self._store.view(lambda tx: _explain_service(tx, service_id, self._clock(), self._suspected))
+
+    def explain_network(self, network_id: str) -> Explanation:
+        """Who is on the network, and who waits for it. The id is known to exist."""
+        return self._store.view(lambda tx: explain_network(tx, network_id, self._suspected))
 
 
 def _explain_service(tx: ReadTx, service_id: str, now: int, suspected: Callable[[str], bool]) -> Explanation:

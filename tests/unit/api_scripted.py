@@ -84,6 +84,9 @@ class ScriptedExplainer:
     def explain_service(self, service_id: str) -> object:
         return {"service": service_id}
 
+    def explain_network(self, network_id: str) -> object:
+        return {"network": network_id}
+
 
 class ScriptedBackend:
     """A node that is in no swarm until `init` or `join`."""

@@ -283,9 +283,9 @@ async def test_who_is_on_a_network(client: Client, backend: ScriptedBackend) -> 
     service = Service(
         id="s", endpoint=Endpoint(virtual_ips=[EndpointVirtualIP(network_id=network_id, addr="10.0.1.2/24")])
     )
-    spec = {"Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": "x"}, "Networks": [{"Target": "ov"}]}}
+    template = {"ContainerSpec": {"Image": "x"}, "Networks": [{"Target": "ov"}]}
     backend.next_ids = [service.id]
-    await client.call("POST", "/services/create", service_body(**spec))
+    await client.call("POST", "/services/create", service_body(TaskTemplate=template))
     assert backend.store is not None
     stored = backend.store.view(lambda tx: tx.find(Service, "name", "web")[0])
     await backend.put(
@@ -319,6 +319,12 @@ async def test_who_is_on_a_network(client: Client, backend: ScriptedBackend) -> 
     ]
     _, plain = await client.call("GET", "/networks/ov")
     assert "Services" not in plain
+
+
+async def test_a_network_explains_itself(client: Client) -> None:
+    network_id = await make(client)
+    assert await client.call("GET", "/swarmtui/v1/explain/network/ov") == (200, {"network": network_id})
+    assert (await client.call("GET", "/swarmtui/v1/explain/network/nosuch"))[0] == 404
 
 
 # -- in use

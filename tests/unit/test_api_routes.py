@@ -88,6 +88,7 @@ def test_reads_are_answered_where_they_are_asked_unless_only_the_leader_knows() 
         "/tasks/{id}/logs",
         "/swarmtui/v1/explain/task/{id}",
         "/swarmtui/v1/explain/service/{id}",
+        "/swarmtui/v1/explain/network/{id}",
     }
     both = {(route.method, route.pattern) for route in ROUTES if route.by is By.BOTH}
     assert both == {

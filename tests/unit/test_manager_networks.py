@@ -37,6 +37,8 @@ from agent.api_types.task import (
 )
 from agent.manager.dispatcher.network_boards import TOMBSTONES, describe
 from agent.manager.dispatcher.networks import NetworkBoards, NodeNetworks
+from agent.manager.explain_network import explain_network
+from agent.manager.explain_task import Explanation
 from agent.network.tables import NetworkTables
 from agent.rpc.messages import NetworkUpdate, OverlaySubnet
 from agent.store.store import Store
@@ -407,3 +409,41 @@ async def test_one_change_among_a_thousand_tasks_is_little_work_for_every_node()
         took.append(time.process_time() - begin)
         assert [e.id for e in update.endpoints] == [f"t{number}"]
     assert sorted(took)[10] < 0.01
+
+
+# -- why a network is as it is
+
+
+async def test_a_network_explains_who_is_on_it() -> None:
+    manager = await a_manager(
+        a_task(1, "n1"),
+        a_task(2, "n2"),
+        Attachment(id="a", network_id="net", node_id="n3", container="c", name="db", addresses=["10.1.0.7/20"]),
+    )
+
+    def explain(network_id: str = "net", suspect: str = "") -> Explanation:
+        return manager.store.view(lambda tx: explain_network(tx, network_id, lambda node_id: node_id == suspect))
+
+    said = explain()
+    assert said.summary == "On the network (10.1.0.0/20) are 2 tasks of web and 1 container, on 3 nodes."
+    assert (said.reasons, said.advice) == ([], [])
+    assert explain(suspect="n2").reasons == ["The agent of node n2 cannot be reached: its tasks get no connections."]
+    await manager.put(a_node("n1", state=NodeState.DOWN), a_task(2, "n2", state=TaskState.STARTING))
+    await manager.put(a_task(1, "n1", state=TaskState.STARTING))
+    said = explain()
+    assert said.reasons == [
+        "Node n1 is down: its tasks do not answer.",
+        "Nobody answers for web: none of its tasks runs on the network.",
+    ]
+    assert said.advice == ["See why: docker service ps web"]
+    await manager.put(a_network("free", number=2))
+    said = explain("free")
+    assert said.summary == "The network (10.2.0.0/20) is on no node: nobody uses it now."
+    assert said.advice == ["If it is of no use, remove it: docker network rm name-of-free"]
+    overlapping = replace(a_network("bad"), driver_state=Driver(), ipam_options=None)
+    spec = replace(overlapping.spec, ipam_options=IPAMOptions(configs=[IPAMConfig(subnet="10.1.4.0/24")]))
+    await manager.put(replace(overlapping, spec=spec))
+    said = explain("bad")
+    assert said.summary == "The network has no addresses to give."
+    assert "overlap" in said.reasons[0]
+    assert said.advice
