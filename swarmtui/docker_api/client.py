@@ -294,6 +294,15 @@ class EngineClient(AgentExtensions):
         """One network of scope swarm, by id or name."""
         return await self._one(f"/networks/{segment(network)}", Network, {"scope": "swarm"})
 
+    async def raw_network(self, network: str, *, verbose: bool = False) -> Json:
+        """One network as JSON, by id or name; `verbose`: with the services and tasks on it."""
+        params = {"verbose": "true"} if verbose else None
+        return await self._raw_object(f"/networks/{segment(network)}", params)
+
+    async def remove_network(self, network: str) -> None:
+        """Remove a network that nothing uses."""
+        await self._delete(f"/networks/{segment(network)}")
+
     async def secrets(self, filters: Filters | None = None) -> list[Secret]:
         """The secrets, without data."""
         return await self._many("/secrets", Secret, filters)

@@ -92,3 +92,7 @@ class AgentExtensions:
     async def explain_service(self, service_id: str) -> Json:
         """Why a service is not whole (our agents only)."""
         return await self._raw_object(f"/swarmtui/v1/explain/service/{segment(service_id)}", versioned=False)
+
+    async def explain_network(self, network_id: str) -> Json:
+        """Why tasks or services have no address on a network (our agents only)."""
+        return await self._raw_object(f"/swarmtui/v1/explain/network/{segment(network_id)}", versioned=False)

@@ -112,6 +112,12 @@ class Placement(Object, frozen=True):
     max_replicas: int = msgspec.field(name="MaxReplicas", default=0)
 
 
+class NetworkTarget(Object, frozen=True):
+    """A network that a task asks for, by id; services that were made long ago may name it."""
+
+    target: str = msgspec.field(name="Target", default="")
+
+
 class TaskSpec(Object, frozen=True):
     """What a task is to be."""
 
@@ -119,6 +125,7 @@ class TaskSpec(Object, frozen=True):
     resources: ResourceRequirements | None = msgspec.field(name="Resources", default=None)
     placement: Placement | None = msgspec.field(name="Placement", default=None)
     force_update: int = msgspec.field(name="ForceUpdate", default=0)
+    networks: list[NetworkTarget] | None = msgspec.field(name="Networks", default=None)
 
     @property
     def image(self) -> str:
@@ -203,6 +210,8 @@ class ServiceSpec(Object, frozen=True):
     mode: ServiceMode = msgspec.field(name="Mode", default=ServiceMode())
     update_config: UpdateConfig | None = msgspec.field(name="UpdateConfig", default=None)
     endpoint_spec: EndpointSpec | None = msgspec.field(name="EndpointSpec", default=None)
+    networks: list[NetworkTarget] | None = msgspec.field(name="Networks", default=None)
+    """Where clients before API 1.25 wrote what `task_template.networks` says."""
 
 
 class UpdateStatus(Object, frozen=True):
@@ -287,6 +296,13 @@ class Task(Object, frozen=True):
     spec_version: Version | None = msgspec.field(name="SpecVersion", default=None)
 
 
+class NetworkDriver(Object, frozen=True):
+    """What makes a network, and its options (only in our agents' watch)."""
+
+    name: str = msgspec.field(name="Name", default="")
+    options: dict[str, str] | None = msgspec.field(name="Options", default=None)
+
+
 class NetworkSpec(Object, frozen=True):
     """What a network of the swarm is to be (only in our agents' watch)."""
 
@@ -294,6 +310,9 @@ class NetworkSpec(Object, frozen=True):
     labels: dict[str, str] | None = msgspec.field(name="Labels", default=None)
     attachable: bool = msgspec.field(name="Attachable", default=False)
     ingress: bool = msgspec.field(name="Ingress", default=False)
+    internal: bool = msgspec.field(name="Internal", default=False)
+    ipv6: bool = msgspec.field(name="IPv6Enabled", default=False)
+    driver_configuration: NetworkDriver | None = msgspec.field(name="DriverConfiguration", default=None)
 
 
 class IPAMConfig(Object, frozen=True):
@@ -322,6 +341,10 @@ class Network(Object, frozen=True):
     created_at: str = msgspec.field(name="CreatedAt", default="")
     attachable: bool = msgspec.field(name="Attachable", default=False)
     ingress: bool = msgspec.field(name="Ingress", default=False)
+    internal: bool = msgspec.field(name="Internal", default=False)
+    ipv6: bool = msgspec.field(name="EnableIPv6", default=False)
+    options: dict[str, str] | None = msgspec.field(name="Options", default=None)
+    driver_state: NetworkDriver | None = msgspec.field(name="DriverState", default=None)
     labels: dict[str, str] | None = msgspec.field(name="Labels", default=None)
     spec: NetworkSpec | None = msgspec.field(name="Spec", default=None)
     ipam: IPAM | None = msgspec.field(name="IPAM", default=None)

@@ -158,6 +158,10 @@ class ClusterModel:
                 touched = self._tables.drop(change.table, change.id)
             for table, key in touched:
                 self._touch(table, key)
+                if table is Table.SERVICES:
+                    # A network's row counts its services' tasks.
+                    for network in self._tables.networks_of_service(key):
+                        self._touch(Table.NETWORKS, network)
         self._schedule()
 
     @contextmanager
@@ -306,7 +310,8 @@ class ClusterModel:
             member = self._group.member(thing.id) if self._group is not None else None
             return node_row(thing, tables.tasks_of_node(thing.id), member)
         if isinstance(thing, Network):
-            return network_row(thing)
+            on_it = (self.row(Table.SERVICES, key) for key in tables.services_on(object_id(thing)))
+            return network_row(thing, [row for row in on_it if isinstance(row, ServiceRow)])
         return named_row(thing)
 
     # Summary

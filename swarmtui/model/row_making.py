@@ -354,18 +354,31 @@ def _service_state(
     return "starting", Glyph.STARTING
 
 
-def network_row(network: Network) -> NetworkRow:
-    """The row of a network, from either of the API's spellings."""
+def network_row(network: Network, services: Iterable[ServiceRow] = ()) -> NetworkRow:
+    """The row of a network, from either of the API's spellings, and of the services on it."""
     spec = network.spec
-    ipam = network.ipam or network.ipam_options
+    ipam = network.ipam_options or network.ipam
     subnets = (ipam.config or ipam.configs or []) if ipam else []
+    told = spec.driver_configuration if spec else None
+    driver = network.driver_state or told
+    options = {**(network.options or {}), **((told.options or {}) if told else {})}
+    on_it = sorted(services, key=lambda row: row.name)
     return NetworkRow(
         id=network.id or network.other_id,
         name=spec.name if spec else network.name,
-        driver=network.driver or "overlay",
+        driver=network.driver or (driver.name if driver else "") or "overlay",
+        scope=network.scope or "swarm",
         subnet=", ".join(config.subnet for config in subnets if config.subnet),
         attachable=spec.attachable if spec else network.attachable,
         ingress=spec.ingress if spec else network.ingress,
+        internal=spec.internal if spec else network.internal,
+        # The option counts by being there; `-o encrypted` has no value.
+        encrypted=options.get("encrypted", "false").lower() not in ("false", "0"),
+        ipv6=spec.ipv6 if spec else network.ipv6,
+        services=tuple(row.id for row in on_it),
+        tasks_running=sum(row.running for row in on_it),
+        tasks_wanted=sum(row.wanted for row in on_it),
+        labels=sorted_labels(spec.labels if spec else network.labels),
         created=moment(network.created_at or network.created),
     )
 

@@ -167,10 +167,27 @@ class NetworkRow:
     id: str
     name: str
     driver: str
+    scope: str
     subnet: str
+    """All its subnets, with commas between them."""
     attachable: bool
     ingress: bool
+    internal: bool
+    encrypted: bool
+    ipv6: bool
+    services: tuple[str, ...]
+    """Ids of the services on it."""
+    tasks_running: int
+    tasks_wanted: int
+    """Of those services."""
+    labels: tuple[tuple[str, str], ...]
     created: int
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What sets it apart, in words."""
+        words = ("ingress", "attachable", "internal", "encrypted", "ipv6")
+        return tuple(word for word in words if getattr(self, word))
 
 
 @dataclass(frozen=True, slots=True)

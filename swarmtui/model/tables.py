@@ -51,6 +51,13 @@ def same(old: ClusterObject | None, new: ClusterObject) -> bool:
     return old == new
 
 
+def networks_of(service: Service) -> frozenset[str]:
+    """The ids of the networks that a service is on: those it asks for, and those it has an address on (ingress)."""
+    asked = (service.spec.task_template.networks or []) + (service.spec.networks or [])
+    given = (service.endpoint.virtual_ips if service.endpoint else None) or []
+    return frozenset([*(each.target for each in asked), *(each.network_id for each in given)])
+
+
 class Tables:
     """What is known of the cluster. Not a copy of history: an object is its newest version or gone."""
 
@@ -63,6 +70,7 @@ class Tables:
         self.configs: dict[str, Config] = {}
         self._tasks_by_service: dict[str, dict[str, Task]] = {}
         self._tasks_by_node: dict[str, dict[str, Task]] = {}
+        self._services_by_network: dict[str, set[str]] = {}
 
     def of(self, table: Table) -> dict[str, ClusterObject]:
         """One table by its name."""
@@ -75,6 +83,15 @@ class Tables:
     def tasks_of_node(self, node_id: str) -> Sequence[Task]:
         """The tasks assigned to a node, history included."""
         return list(self._tasks_by_node.get(node_id, {}).values())
+
+    def services_on(self, network_id: str) -> Sequence[str]:
+        """The ids of the services on a network."""
+        return list(self._services_by_network.get(network_id, ()))
+
+    def networks_of_service(self, service_id: str) -> frozenset[str]:
+        """The ids of the networks that a service is on; none for one that is gone."""
+        service = self.services.get(service_id)
+        return networks_of(service) if service is not None else frozenset()
 
     def put(self, table: Table, new: ClusterObject) -> Iterator[Touched]:
         """Store an object; the rows that its change touches, its own first."""
@@ -133,6 +150,16 @@ class Tables:
             yield Table.SERVICES, task.service_id
 
     def _service_touches(self, key: str, old: Service | None, new: Service | None) -> Iterator[Touched]:
+        before, after = (networks_of(each) if each is not None else frozenset() for each in (old, new))
+        for network in before - after:
+            members = self._services_by_network.get(network, set())
+            members.discard(key)
+            if not members:
+                self._services_by_network.pop(network, None)
+        for network in after - before:
+            self._services_by_network.setdefault(network, set()).add(key)
+        for network in before | after:
+            yield Table.NETWORKS, network
         if (
             old is not None
             and new is not None

@@ -22,6 +22,7 @@ class Scope(StrEnum):
     NODES = "nodes"
     SERVICES = "services"
     TASKS = "tasks"
+    NETWORKS = "networks"
     LOG = "logs"
     PLAYGROUND = "playground"
     DIALOG = "dialogs"
@@ -93,6 +94,8 @@ ACTIONS: tuple[Action, ...] = (
     A("view.playground", "playground", "Show the playground's instances.", ("5",), S.APP, command=("playground", "pg")),
     A("view.pulse", "pulse", "Show the managers, the log and the tasks by state, as they change.",
       ("6",), S.APP, command=("pulse", "pu", "managers")),
+    A("view.networks", "networks", "Show the networks: subnets, and how many services and tasks are on them.",
+      ("7",), S.APP, command=("networks", "network", "net"), arguments="[FILTER]"),
     A("app.back", "back", "Go back one step; closes a filter first.", ("escape",), S.APP, command=("back",), footer=90),
     A("app.prompt", "command", "Type a command.", ("colon",), S.APP, command=("prompt",), footer=60),
     A("app.palette", "palette", "Search every command.", ("ctrl+p",), S.APP, command=("palette",)),
@@ -114,7 +117,8 @@ ACTIONS: tuple[Action, ...] = (
       "Go on with this manager alone, without those that are lost; a name has to be typed.", (), S.APP, D.DESTROY),
     A("swarm.leave", "leave", "Let the node that is asked leave the swarm; its name has to be typed.", (), S.APP, D.DESTROY),
     # tables
-    A("table.open", "open", "Go down: service to tasks, node to tasks, task to logs.", ("enter",), S.TABLE, footer=1),
+    A("table.open", "open", "Go down: service to tasks, node to tasks, task to logs, network to its description.",
+      ("enter",), S.TABLE, footer=1),
     A("view.filter", "filter", "Filter while typing: regex, ! inverts, ~ fuzzy, label=KEY=VALUE.",
       ("slash",), S.TABLE, arguments="[TEXT]", footer=50),
     A("table.up", "up", "One row up.", ("up", "k"), S.TABLE),

@@ -13,7 +13,7 @@ from swarmtui.ui.text import age
 from swarmtui.ui.views import cores, size
 
 if TYPE_CHECKING:
-    from swarmtui.model.rows import NodeRow, ServiceRow, TaskRow
+    from swarmtui.model.rows import NetworkRow, NodeRow, ServiceRow, TaskRow
     from swarmtui.ui.session import ClusterSession
 
 LOG_LINES = 20
@@ -98,6 +98,45 @@ def describe_task(row: TaskRow, now: float) -> list[str]:
     )
 
 
+def describe_network(row: NetworkRow, services: list[tuple[ServiceRow, str]], now: float) -> list[str]:
+    """A network in words; `services` are those on it, each with its virtual address there, or ""."""
+    lines = pairs(
+        [
+            ("name", row.name),
+            ("id", row.id),
+            ("driver", row.driver),
+            ("scope", row.scope),
+            ("subnets", row.subnet),
+            ("is", ", ".join(row.flags)),
+            ("tasks", f"{row.tasks_running}/{row.tasks_wanted}" if row.services else "none"),
+            ("created", f"{age(now - row.created / 1e9)} ago" if row.created else ""),
+        ]
+    )
+    lines += section("labels", [f"{key}={value}" for key, value in row.labels])
+    names = max((len(service.name) for service, _ in services), default=0)
+    addresses = max((len(address) for _, address in services), default=0)
+    return lines + section(
+        "services",
+        [
+            f"{service.name:<{names}}  {address:<{addresses}}  {service.replicas:>7}  {service.state}"
+            for service, address in services
+        ],
+    )
+
+
+def network_services(session: ClusterSession, row: NetworkRow) -> list[tuple[ServiceRow, str]]:
+    """The services on a network, each with its virtual address there."""
+    found = []
+    for key in row.services:
+        if (service := session.service(key)) is None:
+            continue
+        endpoint = session.model.services[key].endpoint
+        given = (endpoint.virtual_ips if endpoint else None) or []
+        addresses = [each.addr.partition("/")[0] for each in given if each.network_id == row.id and each.addr]
+        found.append((service, ", ".join(addresses)))
+    return found
+
+
 def task_lines(tasks: list[TaskRow], now: float) -> list[str]:
     """One line a task: what runs first, then history."""
     rows = sorted(tasks, key=lambda row: (not row.current, row.service, row.slot, -row.created))
@@ -120,6 +159,8 @@ async def describe(session: ClusterSession, kind: str, object_id: str, now: floa
         return describe_service(service, tasks, now)
     if kind == "task" and (task_row := session.task(object_id)) is not None:
         return describe_task(task_row, now)
+    if kind == "network" and (network := session.network(object_id)) is not None:
+        return describe_network(network, network_services(session, network), now)
     return [f"this {kind} is gone"]
 
 
@@ -129,6 +170,7 @@ async def raw(session: ClusterSession, kind: str, object_id: str, *, as_json: bo
         "node": session.client.raw_node,
         "service": session.client.raw_service,
         "task": session.client.raw_task,
+        "network": session.client.raw_network,
     }
     try:
         found = await read[kind](object_id)
@@ -154,6 +196,8 @@ async def why(session: ClusterSession, kind: str, object_id: str) -> list[str]:
             lines += section("what the manager says", explained(await session.client.explain_task(object_id)))
         elif kind == "service":
             lines += section("what the manager says", explained(await session.client.explain_service(object_id)))
+        elif kind == "network":
+            lines += section("what the manager says", explained(await session.client.explain_network(object_id)))
     except (NotFound, NotImplementedHere):
         # A real Docker Swarm has no such route: what the task says of itself is all there is.
         pass
@@ -175,6 +219,10 @@ def failed_tasks(session: ClusterSession, kind: str, object_id: str) -> list[Tas
         rows = [session.task(object_id)]
     elif kind == "service":
         rows = [session.task(task.id) for task in session.model.tasks_of(service_id=object_id)]
+    elif kind == "network":
+        network = session.network(object_id)
+        keys = network.services if network is not None else ()
+        rows = [session.task(task.id) for key in keys for task in session.model.tasks_of(service_id=key)]
     else:
         rows = [session.task(task.id) for task in session.model.tasks_of(node_id=object_id)]
     found = [row for row in rows if row is not None and (row.glyph == "failed" or row.exit_code)]
@@ -200,6 +248,13 @@ def known_reasons(session: ClusterSession, kind: str, object_id: str) -> list[st
         return [
             f"{node.hostname} is {node.state} (status {node.status}, availability {node.availability})",
             *filter(None, (node.message,)),
+        ]
+    if kind == "network" and (network := session.network(object_id)) is not None:
+        short = [service for service, _ in network_services(session, network) if not service.healthy]
+        reasons = [f"{service.name} {service.state}: {service.error}" for service in short]
+        return [
+            f"{network.name}: {network.tasks_running} of {network.tasks_wanted} tasks run",
+            *section("services that are not whole", reasons),
         ]
     return [f"this {kind} is gone"]
 

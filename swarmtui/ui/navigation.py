@@ -10,7 +10,7 @@ class Place(NamedTuple):
     """A view and what it is narrowed to. Ids, because names can be taken over by another object."""
 
     view: str
-    """nodes, services, tasks, logs, playground or pulse."""
+    """nodes, services, tasks, networks, logs, playground or pulse."""
     service: str = ""
     """Tasks or logs of this service."""
     node: str = ""

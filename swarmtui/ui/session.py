@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from swarmtui.docker_api.errors import EngineError
 from swarmtui.model.cluster import ClusterModel
 from swarmtui.model.query import Table
-from swarmtui.model.rows import NodeRow, ServiceRow, TaskRow
+from swarmtui.model.rows import NetworkRow, NodeRow, ServiceRow, TaskRow
 from swarmtui.operations.base import Operation, OperationFailed, Progress
 from swarmtui.operations.history import OperationHistory
 from swarmtui.ui.ports import Connect
@@ -130,14 +130,21 @@ class ClusterSession:
         row = self.model.row(Table.TASKS, task_id)
         return row if isinstance(row, TaskRow) else None
 
+    def network(self, network_id: str) -> NetworkRow | None:
+        """A network's row."""
+        row = self.model.row(Table.NETWORKS, network_id)
+        return row if isinstance(row, NetworkRow) else None
+
     def name_of(self, kind: str, object_id: str) -> str:
-        """The name of a `service`, `node` or `task`; the beginning of the id when it is not known (any more)."""
+        """The name of a `service`, `node`, `task` or `network`; the beginning of the id when it is not known (any more)."""
         if kind == "node" and (node := self.node(object_id)) is not None:
             return node.hostname or object_id[:12]
         if kind == "service" and (service := self.service(object_id)) is not None:
             return service.name
         if kind == "task" and (task := self.task(object_id)) is not None:
             return task.name
+        if kind == "network" and (network := self.network(object_id)) is not None:
+            return network.name
         return object_id[:12]
 
     def replica_of(self, task_id: str) -> str:
@@ -149,11 +156,13 @@ class ClusterSession:
         return f"{name}@{row.node}" if row.node else name
 
     def find(self, kind: str, text: str) -> str | None:
-        """The id of the one `service`, `node` or `task` of that name, id, or beginning of either; None without one."""
+        """The id of the one `service`, `node`, `network` or `task` of that name, id, or beginning of either; None without one."""
         if kind == "task":
             return self._find_task(text)
         if kind == "service":
             known = {key: service.spec.name for key, service in self.model.services.items()}
+        elif kind == "network":
+            known = {key: self.name_of("network", key) for key in self.model.networks}
         else:
             known = {key: node.description.hostname for key, node in self.model.nodes.items()}
         if text in known:

@@ -1,4 +1,4 @@
-"""What the tables show: columns and texts of nodes, services and tasks. Data, no screens."""
+"""What the tables show: columns and texts of nodes, services, tasks and networks. Data, no screens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from swarmtui.ui.text import age, natural_key
 
 if TYPE_CHECKING:
     # At run time these modules come after the first paint.
-    from swarmtui.model.rows import NodeRow, ServiceRow, TaskRow
+    from swarmtui.model.rows import NetworkRow, NodeRow, ServiceRow, TaskRow
 
 LAGGING = 1000
 """Entries; a manager that lacks so many is busy catching up."""
@@ -26,7 +26,7 @@ class TableSpec(NamedTuple):
     """One table of the console."""
 
     key: str
-    """`nodes`, `services` or `tasks`; also the name of its query."""
+    """`nodes`, `services`, `tasks` or `networks`; also the name of its query."""
     scope: Scope
     """Whose actions apply in it, besides those of every table."""
     columns: list[Column[Any]]
@@ -199,3 +199,25 @@ def tasks(glyphs: GlyphSet, now: Now) -> TableSpec:
         Column("id", "ID", attrgetter("id"), hidden=True, maximum=25),
     ]  # fmt: skip
     return TableSpec("tasks", Scope.TASKS, columns, "no tasks", keep=kept)
+
+
+def networks(glyphs: GlyphSet, now: Now) -> TableSpec:
+    """The networks of the cluster; those of a single host are no part of it."""
+    columns: list[Column[NetworkRow]] = [
+        Column("name", "NAME", attrgetter("name"), essential=True, minimum=12),
+        Column("subnet", "SUBNETS", attrgetter("subnet"), essential=True, minimum=13, maximum=60),
+        Column("services", "SERVICES", lambda row: str(len(row.services)), sort=lambda row: len(row.services), right=True),
+        Column(
+            "tasks", "TASKS", lambda row: f"{row.tasks_running}/{row.tasks_wanted}" if row.services else "0",
+            sort=attrgetter("tasks_running"), right=True,
+            tone=lambda row: Tone.PLAIN if row.tasks_running >= row.tasks_wanted else Tone.BUSY,
+        ),
+        Column("flags", "FLAGS", lambda row: " ".join(row.flags), minimum=10, grow=True, when_filled=True),
+        Column("driver", "DRIVER", attrgetter("driver"), tone=lambda row: Tone.MUTED, minimum=7),
+        Column("scope", "SCOPE", attrgetter("scope"), tone=lambda row: Tone.MUTED),
+        _age_column(now, attrgetter("created")),
+        Column("labels", "LABELS", lambda row: " ".join(f"{k}={v}" for k, v in row.labels), hidden=True),
+        Column("id", "ID", attrgetter("id"), hidden=True, maximum=25),
+    ]  # fmt: skip
+    empty = "no networks yet\ncreate one in another terminal:\ndocker network create -d overlay --attachable NAME"
+    return TableSpec("networks", Scope.NETWORKS, columns, empty)

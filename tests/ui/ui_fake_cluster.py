@@ -301,6 +301,9 @@ class FakeClient:
     async def raw_task(self, task: str) -> dict[str, Any]:
         return self._find("tasks", task)
 
+    async def raw_network(self, network: str) -> dict[str, Any]:
+        return self._find("networks", network)
+
     async def service(self, service: str) -> Service:
         return msgspec.convert(self._find("services", service), Service)
 
@@ -385,6 +388,9 @@ class FakeClient:
 
     async def explain_service(self, service_id: str) -> Any:
         return self._explained(service_id)
+
+    async def explain_network(self, network_id: str) -> Any:
+        return self._explained(network_id)
 
     def _explained(self, key: str) -> Any:
         if key not in self.cluster.explanations:

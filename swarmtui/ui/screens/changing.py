@@ -50,7 +50,7 @@ class ChangingScreen(ConsoleScreen):
     def _inspect(self, what: str, name: str) -> None:
         kind, object_id = self._object()
         if name:
-            for each in ("service", "node", "task"):
+            for each in ("service", "node", "network", "task"):
                 if self.session is not None and (found := self.session.find(each, name)) is not None:
                     kind, object_id = each, found
                     break

@@ -17,6 +17,8 @@ from swarmtui.ui.screens.panes import PanesScreen
 from swarmtui.ui.widgets.chrome import Header
 from swarmtui.ui.widgets.resource_table import ResourceTable
 
+_SCOPES = {"nodes": Scope.NODES, "services": Scope.SERVICES, "tasks": Scope.TASKS, "networks": Scope.NETWORKS}
+
 
 class ConsoleScreen(PanesScreen):
     """What is shown, and where one is; the screens above it add what keys and commands do."""
@@ -87,6 +89,10 @@ class ConsoleScreen(PanesScreen):
         if self.session is not None:
             self._show_connection(self.session.model.summary)
 
+    def action_object_describe(self, name: str = "") -> None:
+        """The object in words."""
+        raise NotImplementedError
+
     # Where one is
 
     @property
@@ -96,10 +102,7 @@ class ConsoleScreen(PanesScreen):
             return [Scope.LOG, Scope.APP]
         if self.place.view == "pulse":
             return [Scope.APP]
-        own = {"nodes": Scope.NODES, "services": Scope.SERVICES, "tasks": Scope.TASKS}.get(
-            self.place.view, Scope.PLAYGROUND
-        )
-        return [own, Scope.TABLE, Scope.APP]
+        return [_SCOPES.get(self.place.view, Scope.PLAYGROUND), Scope.TABLE, Scope.APP]
 
     def go(self, place: Place, *, anew: bool = False) -> None:
         """Goes down to a place, or starts a new trail there."""
@@ -118,6 +121,8 @@ class ConsoleScreen(PanesScreen):
             self._mount_once(self._table(place.view))
         if place.view == "tasks":
             self._query_tasks()
+        if place.view == "networks":
+            self._query_networks()
         if place.view == "playground":
             self._show_playground()
         if place.view == "pulse":
@@ -170,7 +175,7 @@ class ConsoleScreen(PanesScreen):
             return self.trail.depth > 0
         if action.id.startswith("object.") and self.place.view not in KINDS:
             return False
-        if action.id == "object.logs" and self.place.view == "nodes":
+        if action.id == "object.logs" and self.place.view in ("nodes", "networks"):
             return False
         return not (self.readonly and action.danger is not Danger.NONE)
 
@@ -202,6 +207,14 @@ class ConsoleScreen(PanesScreen):
         self._task_query = wanted
         self._subscribe("tasks", tasks_of(place.service or None, place.node or None))
 
+    def _query_networks(self) -> None:
+        """Asked for when they are first looked at: most of the time nobody does."""
+        if self.session is None or "networks" in self._subscriptions:
+            return
+        from swarmtui.model.query import all_networks
+
+        self._subscribe("networks", all_networks())
+
     def _title_table(self) -> None:
         table = self.table
         if table is None or self.place.view == "playground":
@@ -232,7 +245,7 @@ class ConsoleScreen(PanesScreen):
             self._title_table()
 
     def on_resource_table_opened(self, message: ResourceTable.Opened) -> None:
-        """Down: a service's or a node's tasks, a task's logs."""
+        """Down: a service's or a node's tasks, a task's logs, a network in words."""
         if message.row_id is None or message.table is not self.table:
             return
         if self.place.view == "services":
@@ -241,5 +254,7 @@ class ConsoleScreen(PanesScreen):
             self.go(Place("tasks", node=message.row_id))
         elif self.place.view == "tasks":
             self.go(Place("logs", task=message.row_id))
+        elif self.place.view == "networks":
+            self.action_object_describe()
         elif self.session is not None and (node := self.session.find("node", message.row_id)) is not None:
             self.go(Place("tasks", node=node))

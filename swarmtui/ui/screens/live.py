@@ -10,7 +10,7 @@ from swarmtui.ui.glyphs import GlyphSet
 from swarmtui.ui.navigation import Place, Trail
 from swarmtui.ui.ports import PlaygroundPort
 from swarmtui.ui.screens.asking import AskingScreen
-from swarmtui.ui.views import TableSpec, labels_of, nodes, services, tasks
+from swarmtui.ui.views import TableSpec, labels_of, networks, nodes, services, tasks
 from swarmtui.ui.widgets.chrome import Banner, Footer, Header
 from swarmtui.ui.widgets.resource_table import ResourceTable
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from swarmtui.ui.session import ClusterSession
     from swarmtui.ui.widgets.log_view import LogView
 
-KINDS = {"nodes": "node", "services": "service", "tasks": "task"}
+KINDS = {"nodes": "node", "services": "service", "tasks": "task", "networks": "network"}
 """A view to the kind of its objects."""
 
 
@@ -56,7 +56,7 @@ class LiveScreen(AskingScreen):
         self._now = now
         self._keys_of = keys_of
         self._specs: dict[str, TableSpec] = {
-            spec.key: spec for spec in (nodes(glyphs, now), services(glyphs, now), tasks(glyphs, now))
+            spec.key: spec for spec in (make(glyphs, now) for make in (nodes, services, tasks, networks))
         }
         self.trail = Trail(Place("services"))
         """Where one is, and the way back."""
@@ -64,7 +64,15 @@ class LiveScreen(AskingScreen):
         """Where one is and how the cluster is."""
         self.header.context = context
         self.header.marks = [*(["production"] if production else []), *(["read-only"] if readonly else [])]
-        views = ["nodes", "services", "tasks", "logs", *(["playground"] if playground is not None else []), "pulse"]
+        views = [
+            "nodes",
+            "services",
+            "tasks",
+            "logs",
+            *(["playground"] if playground is not None else []),
+            "pulse",
+            "networks",
+        ]
         self.header.views = [(view, self._keys_of(BY_ID[f"view.{view}"])[0]) for view in views]
         self.banner = Banner(glyphs)
         """Trouble with the connection."""
@@ -120,12 +128,14 @@ class LiveScreen(AskingScreen):
 
     def attach(self, session: ClusterSession) -> None:
         """The cluster is connected: subscribe to it."""
-        from swarmtui.model.query import all_nodes, all_services
+        from swarmtui.model.query import all_networks, all_nodes, all_services
 
         self.session, self._problem = session, ""
         session.model.subscribe_summary(self._summary_changed)
         self._subscribe("nodes", all_nodes())
         self._subscribe("services", all_services())
+        if "networks" in self.tables:
+            self._subscribe("networks", all_networks())
         self._say_why_empty()
         self._show()
 

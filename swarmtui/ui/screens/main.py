@@ -128,6 +128,10 @@ class MainScreen(InstancesScreen):
         """The services, filtered."""
         self._start_at("services", text)
 
+    def action_view_networks(self, text: str = "") -> None:
+        """The networks, filtered."""
+        self._start_at("networks", text)
+
     def _start_at(self, view: str, text: str) -> None:
         self.go(Place(view), anew=True)
         if text and self.table is not None:
@@ -173,7 +177,7 @@ class MainScreen(InstancesScreen):
         if kind in ("service", "task"):
             self.go(Place("logs", service=object_id) if kind == "service" else Place("logs", task=object_id))
         elif kind:
-            self.notify("a node has no log of its own; Enter shows its tasks", timeout=3)
+            self.notify(f"a {kind} has no log of its own; Enter shows what is on it", timeout=3)
 
     def action_view_pulse(self) -> None:
         """The cluster's pulse."""

@@ -111,6 +111,15 @@ class Tab(NamedTuple):
     """How the figures are coloured."""
 
 
+_ALWAYS = frozenset({"nodes", "services", "tasks", "logs", "playground", "pulse"})
+"""Views that are named on the narrowest screen."""
+
+
+def _width(tabs: Sequence[Tab]) -> int:
+    """The cells that the tabs take."""
+    return sum(len(tab.key) + width_of(tab.view) + width_of(tab.figures) + 5 for tab in tabs)
+
+
 class Header(LineWidget):
     """Where one is, how the cluster is, how good the connection is, and what time it is; below it the views."""
 
@@ -238,9 +247,10 @@ class Header(LineWidget):
         self._tab_cells = []
         position = 1
         tabs = self._tabs()
-        wanted = sum(len(tab.key) + width_of(tab.view) + width_of(tab.figures) + 5 for tab in tabs)
-        # On a narrow screen the figures of what is not looked at give way to the names.
-        if wanted > width:
+        # On a narrow screen the networks give way first, then the figures of what is not looked at.
+        if _width(tabs) > width:
+            tabs = [tab for tab in tabs if tab.view in (self.view, *_ALWAYS)]
+        if _width(tabs) > width:
             tabs = [tab if tab.view == self.view else tab._replace(figures="") for tab in tabs]
         for tab in tabs:
             here = tab.view == self.view
