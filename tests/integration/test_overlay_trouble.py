@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from overlay_lab import NETWORK, POSSIBLE, Lab, Place, answers, ip, overlay, overlay_lab
@@ -247,6 +249,30 @@ async def test_a_thousand_tasks_are_programmed_and_one_change_is_small(
         # Somebody empties the tables and sets the link down: the event tells, and all is there again.
         host.ip("link", "set", VXLAN, "down")
         await until(lambda: programmed(host) == changed.keys())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gateways": ("10.0.1.1/240",)},
+        {"endpoints": {"web": "10.78.0.2"}},
+        {"endpoints": {"10.0.1.6": "host2"}},
+        {"endpoints": {"10.0.1.6": "10.78.0.2"}, "macs": {"10.0.1.6": "red"}},
+        {"endpoints": {"10.0.1.6": "fd00::2"}},
+        {"vni": 1 << 24},
+        {"mtu": 20},
+    ],
+)
+async def test_what_the_kernel_cannot_have_is_told_and_the_other_networks_are_had(
+    lab: Lab, wrong: dict[str, Any]
+) -> None:
+    host = lab.hosts[0]
+    good, bad = overlay({}, network=OTHER, vni=4098), dataclasses.replace(overlay({}), **wrong)
+    async with Overlays(host.address, netns=host.path, retry=0.05) as own:
+        problems = await own.apply({NETWORK: bad, OTHER: good})
+        assert problems.keys() == {NETWORK}, wrong
+        assert host.names() >= {bridge_name(OTHER), vxlan_name(OTHER)}
+        assert await own.apply({NETWORK: overlay({}), OTHER: good}) == {}
 
 
 async def test_a_storm_of_other_links_disturbs_nothing(lab: Lab) -> None:

@@ -155,6 +155,8 @@ def decide(wanted: OverlayWanted, names: Names, site: Site, ports: Ports | None)
         return Decision(steps=tuple(_steps(wanted, names, site, ports)))
     except _Refusal as refusal:
         return Decision(refused=refusal.reason)
+    except ValueError as error:
+        return Decision(refused=f"an address of it cannot be used: {error}")
 
 
 def remember(wanted: OverlayWanted, names: Names, before: Ports | None) -> Ports | None:

@@ -46,7 +46,8 @@ _ROUNDS = 8
 """A network is had after three rounds; more are for links that others change meanwhile."""
 
 _PASSING = frozenset({errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENOENT})
-"""Somebody was quicker to remove something: the next round decides on what is there then."""
+"""Somebody was quicker to remove something: the next round decides on what is there then. So it does on what is there
+already of what was to be made, but for a VXLAN id, which may be held from where it cannot be seen."""
 
 
 class Host:
@@ -168,19 +169,22 @@ class Host:
 
     def _carry_out(self, todo: list[tuple[str, Step]], links: Links) -> dict[str, str]:
         """Network id to the first thing that failed for good."""
-        owners: list[tuple[str, Step]] = []
-        sent: list[Request] = []
         for network_id, step in todo:
             _log.info("network %s: %s", network_id, step)
-            made = _requests(step)
-            sent += made
-            owners += [(network_id, step)] * len(made)
         failed: dict[str, str] = {}
         self.changes += len(todo)
-        for refused in self._netlink.send(sent):
-            network_id, step = owners[refused.position]
-            if refused.code not in _PASSING and network_id not in failed:
-                failed[network_id] = self._words(step, refused, links)
+        refusals = {refused.position: refused for refused in self._netlink.send([_request(step) for _, step in todo])}
+        for position, refused in refusals.items():
+            network_id, step = todo[position]
+            if refused.code not in _PASSING and not (
+                refused.code == errno.EEXIST and isinstance(step, MakeBridge | AddAddress)
+            ):
+                failed.setdefault(network_id, self._words(step, refused, links))
+        # A mark only for what was made now: the name may be that of a link somebody else was quicker to make.
+        made = (step for position, (_, step) in enumerate(todo) if position not in refusals)
+        self._netlink.send(
+            [mark_link(step.name, step.alias) for step in made if isinstance(step, MakeBridge | MakeVxlan)]
+        )
         return failed
 
     def _words(self, step: Step, refused: Refused, links: Links) -> str:
@@ -208,7 +212,10 @@ class Host:
         index, before = self._programmed.get(overlay.id, (0, Entries()))
         if look or index != vxlan:
             before = read_entries(self._netlink, vxlan)
-        after = entries_of(overlay)
+        try:
+            after = entries_of(overlay)
+        except ValueError as error:
+            return f"an address on it cannot be used: {error}"
         change = difference(before, after)
         self._programmed[overlay.id] = vxlan, after
         if not change:
@@ -226,19 +233,19 @@ def _shape(overlay: OverlayWanted) -> tuple[object, ...]:
     return overlay.vni, overlay.gateways, overlay.mtu, overlay.encrypted, overlay.bridge_mac
 
 
-def _requests(step: Step) -> list[Request]:
+def _request(step: Step) -> Request:
     match step:
-        case MakeBridge(name=name, mac=mac, mtu=mtu, alias=alias):
-            return [make_bridge(name, mac, mtu), mark_link(name, alias)]
-        case MakeVxlan(name=name, vxlan=vxlan, mtu=mtu, master=master, alias=alias):
-            return [make_vxlan(name, vxlan, mtu, master), mark_link(name, alias)]
+        case MakeBridge(name=name, mac=mac, mtu=mtu):
+            return make_bridge(name, mac, mtu)
+        case MakeVxlan(name=name, vxlan=vxlan, mtu=mtu, master=master):
+            return make_vxlan(name, vxlan, mtu, master)
         case Change(index=index, mac=mac, mtu=mtu, master=master, alias=alias):
-            return [change_link(index, mac=mac, mtu=mtu, master=master, alias=alias)]
+            return change_link(index, mac=mac, mtu=mtu, master=master, alias=alias)
         case SetUp(index=index):
-            return [change_link(index, up=True)]
+            return change_link(index, up=True)
         case Remove(index=index):
-            return [remove_link(index)]
+            return remove_link(index)
         case AddAddress(index=index, address=address):
-            return [add_address(index, address)]
+            return add_address(index, address)
         case RemoveAddress(index=index, address=address):
-            return [remove_address(index, address)]
+            return remove_address(index, address)

@@ -34,7 +34,7 @@ BATCH = 100
 
 _BUFFER = 1 << 20
 _CHUNK = 1 << 16
-_DUMP_TRIES = 5
+_DUMP_TRIES = 20
 _TIMEOUT = 10.0
 """Seconds to wait for an answer: the kernel has it before `send` returns, so a wait is a fault."""
 

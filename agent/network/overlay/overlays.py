@@ -48,7 +48,7 @@ class Overlays:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._thread.shutdown, wait=False)
             self._host = await self._within(lambda: Host(self._site, self._netns))
-            stack.callback(self._host.close)
+            stack.push_async_callback(self._within, self._host.close)
             stack.enter_context(link_events(self._netns, self._concerns, self._stirred.set))
             keeper = asyncio.create_task(self._look_after(), name="overlays")
             stack.push_async_callback(_ended, keeper)
