@@ -214,7 +214,8 @@ async def soak_managers(rounds: int, seed: int) -> None:
     _print_times(took)
     print(
         f"seed {seed}: {rounds} rounds; {len(writer.acknowledged)} writes acknowledged and none lost, the slowest took "
-        f"{writer.longest:.1f} s; {len(writer.unknown)} with an unknown outcome"
+        f"{writer.longest:.1f} s; {len(writer.refused)} refused and none of those done; {len(writer.unknown)} with an unknown "
+        "outcome"
     )
 
 

@@ -15,6 +15,9 @@ from typing import Any
 import aiohttp
 from cluster import AgentProcess, Cluster
 
+UNKNOWN_OUTCOME = "may have been made or not"
+"""In the answer to a change of which nobody knows what became of it."""
+
 ANSWERS = (OSError, aiohttp.ClientError, TimeoutError)
 """What a caller sees whose manager is gone or says nothing."""
 
@@ -66,6 +69,8 @@ class Writer:
     patience: float = 10.0
     prefix: str = "w"
     acknowledged: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    """What was surely not done, as the answer said."""
     unknown: list[str] = field(default_factory=list)
     longest: float = 0.0
 
@@ -92,7 +97,7 @@ class Writer:
             began = time.monotonic()
             try:
                 async with asyncio.timeout(self.patience):
-                    status, _ = await node.api("POST", "/services/create", service(name))
+                    status, answer = await node.api("POST", "/services/create", service(name))
             except aiohttp.ClientConnectorError:
                 # Nobody was there to be asked.
                 self.unknown.remove(name)
@@ -105,13 +110,18 @@ class Writer:
                 self.unknown.remove(name)
                 self.acknowledged.append(name)
                 self.longest = max(self.longest, time.monotonic() - began)
+            elif UNKNOWN_OUTCOME not in str(answer):
+                self.unknown.remove(name)
+                self.refused.append(name)
+                await asyncio.sleep(0.02)
             await asyncio.sleep(0)
 
     def check(self, names: Sequence[str]) -> None:
-        """Everything acknowledged is there, and nothing is there twice or out of nowhere."""
+        """Everything acknowledged is there, nothing that was refused, and nothing twice or out of nowhere."""
         mine = Counter(name for name in names if name.startswith(self.prefix))
         lost = [name for name in self.acknowledged if name not in mine]
         assert not lost, f"{len(lost)} of {len(self.acknowledged)} acknowledged services are lost: {lost[:10]}"
+        assert not set(mine) & {*self.refused}, "what was refused was done all the same"
         assert set(mine) <= {*self.acknowledged, *self.unknown}
         assert not mine or max(mine.values()) == 1, [name for name, count in mine.items() if count > 1]
 

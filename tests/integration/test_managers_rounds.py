@@ -18,5 +18,6 @@ async def test_nothing_acknowledged_is_lost_and_no_slot_is_wanted_twice() -> Non
     async with running_cluster(5, managers=3) as cluster:
         rounds = Rounds(cluster, cluster.nodes[:3], random.Random(SEED))
         writer = await rounds.run(ROUNDS, print)
-        print(f"{len(writer.acknowledged)} acknowledged, {len(writer.unknown)} unknown, longest {writer.longest:.2f} s")
+        counts = f"{len(writer.refused)} refused, {len(writer.unknown)} unknown"
+        print(f"{len(writer.acknowledged)} acknowledged, {counts}, longest {writer.longest:.2f} s")
         assert len(writer.acknowledged) > 5 * ROUNDS
