@@ -28,10 +28,11 @@ def network(
     endpoints: Iterable[OverlayEndpoint] = (),
     *,
     ingress: bool = False,
+    internal: bool = False,
 ) -> NetworkNames:
     """The names of a network whose id is its name."""
     subnets = [OverlaySubnet(one, "") for one in subnet.split()]
-    description = OverlayDescription(name=name, vni=4097, subnets=subnets, ingress=ingress)
+    description = OverlayDescription(name=name, vni=4097, subnets=subnets, ingress=ingress, internal=internal)
     return NetworkNames.build(name, description, services, endpoints)
 
 

@@ -208,6 +208,19 @@ def test_a_stranger_is_refused(source: str) -> None:
     assert code(ask(BOTH, "example.com", source)) == "REFUSED"
 
 
+def test_questions_from_internal_networks_alone_never_leave_the_host() -> None:
+    inside = network(
+        "inside", "10.0.5.0/24", [OverlayService("db-id", "db", vip="10.0.5.2")],
+        [task("10.0.5.5", "web.1.aaa"), task("10.0.5.6", "alone")], internal=True,
+    )  # fmt: skip
+    names = picture(FRONT, inside)
+    assert addresses(ask(names, "db", "10.0.5.6")) == ["10.0.5.2"]
+    for name in ("example.com", "unknown", "secret.data.example.com", "8.8.8.8.in-addr.arpa"):
+        assert code(ask(names, name, "10.0.5.6")) == "NXDOMAIN"
+        assert ask(names, name, "10.0.5.5") is Verdict.FORWARD
+    assert ask(names, "example.com", "10.0.1.6") is Verdict.FORWARD
+
+
 def test_the_ingress_network_has_no_names_but_members() -> None:
     ingress = network(
         "ingress",

@@ -49,7 +49,8 @@ def answer(
     Known names are answered here, without an address of the type asked for as "no data". As in Docker, a name that no
     network of the source knows goes to the host's resolvers, one without a dot too: they may know it (moby's resolver
     keeps such a name back only when a container sets ndots, which is not seen from here). The reverse of an address on
-    the source's networks never leaves the host. A source that is on no network is refused: this is no open resolver.
+    the source's networks never leaves the host, and no question of a source that is on internal networks alone does.
+    A source that is on no network is refused: this is no open resolver.
     """
     if len(query) < HEADER.size or HEADER.unpack_from(query)[1] & QR:
         return Verdict.DROP
@@ -69,7 +70,7 @@ def answer(
     if known:
         found = [record for records in known for record in _of_type(records, asked.type)]
         return reply(asked, Code.NOERROR, _shuffled(found, limit, chance), limit=limit)
-    if covered(asked.name, networks):
+    if covered(asked.name, networks) or all(network.internal for network in networks):
         return reply(asked, Code.NXDOMAIN, limit=limit)
     return Verdict.FORWARD
 

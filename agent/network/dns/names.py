@@ -44,6 +44,8 @@ class NetworkNames:
     present: frozenset[str]
     """What all members are known by."""
     subnets: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    internal: bool = False
+    """Nothing leaves it, questions included: names would carry out data (CVE-2024-29018 of the Docker Engine)."""
 
     @classmethod
     def build(
@@ -72,6 +74,7 @@ class NetworkNames:
             records=MappingProxyType({name: _by_type(found) for name, found in builder.records.items()}),
             members=MappingProxyType(members),
             present=frozenset(known for member in members.values() for known in member),
+            internal=description.internal,
             subnets=tuple(ipaddress.ip_network(subnet.subnet, strict=False) for subnet in description.subnets),
         )
 
@@ -193,9 +196,10 @@ def _known_by(endpoint: OverlayEndpoint) -> Member:
 
 
 def _by_type(records: Mapping[Record, None]) -> ByType:
+    if len(records) == 1:
+        (record,) = records
+        return {record.type: (record,)}
     kinds = {record.type for record in records}
-    if len(kinds) == 1:
-        return {kinds.pop(): tuple(records)}
     return {kind: tuple(record for record in records if record.type == kind) for kind in kinds}
 
 
