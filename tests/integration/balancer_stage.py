@@ -33,6 +33,11 @@ def within(place: Path, *command: str, text: str | None = None) -> str:
     return done.stdout
 
 
+def batch(place: Path, *commands: str) -> None:
+    """Several commands of `ip` in one go."""
+    within(place, "ip", "-batch", "-", text="\n".join(commands) + "\n")
+
+
 @dataclass
 class Stage:
     """`host` has a bridge with 10.0.1.1/24, and perhaps a link to the outside."""
@@ -53,17 +58,11 @@ class Stage:
     async def machine(self, name: str, address: str) -> Path:
         """A namespace on the bridge, with an address of its network."""
         path, host = await self.place(name), self.places["host"]
-        version = ["-6"] if ":" in address else []
-        within(
-            host, "ip", "link", "add", "name", name, "type", "veth", "peer", "name", "eth0", "address", mac_of(address)
-        )
-        within(host, "ip", "link", "set", "eth0", "netns", str(path))
-        within(host, "ip", "link", "set", "dev", name, "master", BRIDGE, "up")
-        length, nodad = ("64", ["nodad"]) if version else ("24", [])
-        within(path, "ip", *version, "address", "add", f"{address}/{length}", "dev", "eth0", *nodad)
-        within(path, "ip", "link", "set", "eth0", "up")
-        if not version:
-            within(path, "ip", "route", "add", "default", "via", "10.0.1.1")
+        length, nodad = ("64", "nodad") if ":" in address else ("24", "")
+        make = f"link add name {name} type veth peer name eth0 address {mac_of(address)} netns {path}"
+        batch(host, make, f"link set dev {name} master {BRIDGE} up")
+        route = ["route add default via 10.0.1.1"] if "." in address else []
+        batch(path, f"address add {address}/{length} dev eth0 {nodad}", "link set eth0 up", *route)
         return path
 
     async def listening(self, name: str, port: int, family: int = socket.AF_INET) -> None:
@@ -183,9 +182,8 @@ async def stage(folder: Path, machines: Iterable[tuple[str, str]] = ()) -> Async
     made = Stage(folder)
     try:
         host = await made.place("host")
-        within(host, "ip", "link", "add", BRIDGE, "type", "bridge")
-        within(host, "ip", "address", "add", "10.0.1.1/24", "dev", BRIDGE)
-        within(host, "ip", "link", "set", BRIDGE, "up")
+        up = f"link set {BRIDGE} up"
+        batch(host, f"link add {BRIDGE} type bridge", f"address add 10.0.1.1/24 dev {BRIDGE}", up)
         for name, address in machines:
             await made.machine(name, address)
         yield made

@@ -11,10 +11,12 @@ import pytest
 from balancer_stage import BRIDGE, POSSIBLE, WHY, Stage, stage, within
 
 from agent.network import namespaces
+from agent.network.balancers.choice import ipvs_loaded
 from agent.network.interface import Backend, VirtualService
 from agent.network.lb_namespace import LbNamespace, remove_leftovers
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(not POSSIBLE, reason=WHY)]
+only_nftables = pytest.mark.skipif(POSSIBLE and ipvs_loaded(), reason="looks at nftables, and IPVS balances here")
 
 NETWORK = "abcdefghijklmnopqrstuvwxy"
 OWN, VIP = "10.0.1.9/24", "10.0.1.2"
@@ -159,6 +161,7 @@ async def test_an_agent_that_comes_back_finds_all_and_breaks_nothing(three: Stag
     await second.close(remove=True)
 
 
+@only_nftables
 async def test_it_mends_what_others_took_away(three: Stage, lb: LbNamespace) -> None:
     await three.listening("a", 80)
     wanted = (OWN, [VIP, "10.0.1.3"], frozenset({service("a")}))
@@ -177,6 +180,7 @@ async def test_it_mends_what_others_took_away(three: Stage, lb: LbNamespace) -> 
     assert await three.ask("b", VIP, 80) == ("a", "10.0.1.9")
 
 
+@only_nftables
 async def test_rules_that_were_flushed_come_back_by_themselves(three: Stage, lb: LbNamespace) -> None:
     await three.listening("a", 80)
     await lb.apply(OWN, [VIP], frozenset({service("a")}))
@@ -188,6 +192,7 @@ async def test_rules_that_were_flushed_come_back_by_themselves(three: Stage, lb:
     assert await three.ask("b", VIP, 80) == ("a", "10.0.1.9")
 
 
+@only_nftables
 async def test_a_thousand_services(three: Stage, lb: LbNamespace) -> None:
     await three.listening("a", 80)
     await three.listening("b", 81)
@@ -206,6 +211,7 @@ async def test_a_thousand_services(three: Stage, lb: LbNamespace) -> None:
     assert within(lb.path, "nft", "list", "ruleset").count("dnat to") == 1
 
 
+@only_nftables
 async def test_addresses_of_version_6(three: Stage, lb: LbNamespace) -> None:
     import socket
 
@@ -218,6 +224,7 @@ async def test_addresses_of_version_6(three: Stage, lb: LbNamespace) -> None:
     assert await three.ask("six", "fd00::2", 80) == ("six", "fd00::9")
 
 
+@only_nftables
 async def test_nothing_is_left_and_nothing_foreign_is_touched(three: Stage) -> None:
     host = three.places["host"]
     within(host, "nft", "add table ip foreign; add chain ip foreign c { type nat hook prerouting priority 0 ; }")
