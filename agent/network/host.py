@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 RETRY = 2.0
 """Seconds until what could not be had is tried again."""
 
+LONGEST_WITHDRAWAL = 5.0
+"""Seconds that a task which is to stop waits for the balancers of this host."""
+
 SAVE_PAUSE = 0.5
 """Seconds in which changes are gathered before they are written down."""
 
@@ -115,7 +118,10 @@ class HostNetworks:
         self._wake, self._to_save = asyncio.Event(), asyncio.Event()
         self._turned = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
-        self._may_bring = False
+        self._known = False
+        """Whether all networks of this node are known: what is not among them would be taken away."""
+        self._concerned = False
+        """Whether this host has, or had, anything to do with networks."""
 
     @property
     def problems(self) -> Mapping[str, str]:
@@ -127,13 +133,16 @@ class HostNetworks:
     async def __aenter__(self) -> Self:
         pictures = await asyncio.to_thread(self._kept.load)
         self.tables = NetworkTables(pictures)
-        self._may_bring = self._kept.used
+        self._known = bool(pictures)
+        self._concerned = self._kept.used
         for picture in pictures:
             self._tell(picture.id)
         self._tasks = [
             asyncio.create_task(self._keep_bringing(), name="networks"),
             asyncio.create_task(self._keep_saving(), name="networks on disk"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(_must_not_end)
         return self
 
     async def __aexit__(
@@ -183,7 +192,7 @@ class HostNetworks:
         for network_id in self.tables.networks.keys() - self._heard:
             self.tables.forget(network_id)
             self._tell(network_id)
-        self._may_bring = self._may_bring or bool(self._pictures)
+        self._known = True
         self._wake.set()
 
     async def rekey(self, keys: NetworkKeys) -> None:
@@ -223,12 +232,17 @@ class HostNetworks:
             self._tell_of(task_id)
 
     async def withdraw(self, task_id: str) -> None:
-        """Names and balancers of this host forget the task; returns when they have."""
+        """Names and balancers of this host forget the task; returns when they have, or when that takes too long: a task
+        must stop, whatever keeps the host from following."""
         self._withdrawn.add(task_id)
-        if self._tell_of(task_id):
-            asked = self._asked
-            async with self._turned:
+        if not self._tell_of(task_id):
+            return
+        asked = self._asked
+        try:
+            async with asyncio.timeout(LONGEST_WITHDRAWAL), self._turned:
                 await self._turned.wait_for(lambda: self._done >= asked)
+        except TimeoutError:
+            logger.error("task %s stops though balancers of this host may still lead to it", task_id)
 
     async def forget(self, network_id: str, addresses: Collection[str]) -> None:
         """End the balanced connections to addresses that nobody has any more."""
@@ -252,7 +266,7 @@ class HostNetworks:
         self._changed.add(network_id)
         self._unsaved.add(network_id)
         self._asked += 1
-        self._may_bring = True
+        self._concerned = True
         self._wake.set()
         self._to_save.set()
 
@@ -265,7 +279,7 @@ class HostNetworks:
     async def _keep_bringing(self) -> None:
         while True:
             self._wake.clear()
-            owed = await self._bring() if self._may_bring else False
+            owed = await self._bring() if self._known and self._concerned else False
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._retry if owed else None):
                     await self._wake.wait()
@@ -287,6 +301,8 @@ class HostNetworks:
             self._unsaved.add(network_id)
         owed = len(gone) < len(going)
         for network_id, picture in staying.items():
+            if network_id in going:
+                continue
             problem = problems.get(network_id, "")
             if not problem and (network_id in changed or self._brought.get(network_id) != ""):
                 problem = await self._balance(picture)
@@ -360,6 +376,13 @@ class HostNetworks:
                     self._kept.write(picture)
         except OSError as error:
             logger.error("networks cannot be written down, a restart will wait for a manager: %s", error)
+
+
+def _must_not_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        logger.critical(
+            "%s: nothing follows the managers any more on this host", task.get_name(), exc_info=task.exception()
+        )
 
 
 def wanted(picture: NetworkPicture, node_id: str) -> OverlayWanted:

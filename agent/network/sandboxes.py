@@ -7,6 +7,7 @@ agent finds it again. What engines do for containers is done here for everybody 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from agent.network import namespaces
 from agent.network.namespaces import run_in
+
+logger = logging.getLogger(__name__)
 
 _UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
@@ -61,6 +64,10 @@ class Sandboxes:
         """Bring the task's namespace to these interfaces: eth0, eth1 and so on. What is there is left alone. OSError."""
         path = self.path(task_id)
         if not namespaces.stands(path):
+            if await run_in(None, lambda: _is_plugged(task_id)):
+                # The task runs in a namespace whose file went, with the agent's mounts; it ends with the task.
+                logger.warning("the file of task %s's network namespace is gone, its network is left as it is", task_id)
+                return
             # The file of a namespace that went with a restart of the host is in the way.
             namespaces.remove(path)
             await run_in(None, lambda: namespaces.make(path))
@@ -70,8 +77,8 @@ class Sandboxes:
     async def remove(self, task_id: str) -> None:
         """Let go of the namespace; its interfaces go with the last process in it. Idempotent."""
         path = self.path(task_id)
+        await run_in(None, lambda: _unplug(task_id))
         if path.exists():
-            await run_in(None, lambda: _unplug(task_id))
             await run_in(None, lambda: namespaces.remove(path))
 
 
@@ -119,6 +126,11 @@ def _set_up(interfaces: Sequence[Interface]) -> None:
                     _call(ip.route, "replace", dst=any_address, gateway=gateway, oif=index)
     if _UNPRIVILEGED.exists():
         _UNPRIVILEGED.write_text("0")
+
+
+def _is_plugged(task_id: str) -> bool:
+    with IPRoute() as ip:
+        return bool(ip.link_lookup(ifname=host_end(task_id, 0)))
 
 
 def _unplug(task_id: str) -> None:
