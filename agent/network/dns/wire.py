@@ -176,14 +176,6 @@ def labels(name: bytes) -> list[bytes]:
     return found
 
 
-@lru_cache(REMEMBERED)
-def reverse_name(address: str) -> bytes:
-    """The name under which an address's PTR is asked for. ValueError: not an address."""
-    wire = wire_name(ipaddress.ip_address(address).reverse_pointer)
-    assert wire is not None
-    return wire
-
-
 def reversed_address(name: bytes) -> str | None:
     """The address whose PTR `name` stands for; None for any other name."""
     parts = labels(name)
