@@ -439,3 +439,23 @@ async def test_a_node_without_room_for_its_balancer_is_explained_and_mended() ->
         await made.until(lambda tx: tx.count(Attachment) == 1)
         assert explainer.explain_task("id-web-1").reasons == []
         assert made.task("id-web-5").status.state is TaskState.NEW, "the balancer comes before another task"
+
+
+async def test_a_balancer_that_nothing_uses_makes_room_for_a_task() -> None:
+    service = service_on("id-ov", mode="dnsrr")
+    nodes = [a_node("n", address="10.99.0.1"), a_node("m", address="10.99.0.2")]
+    async with cluster(*nodes, overlay("ov", "10.9.0.0/29"), service, *tasks_of(service, 2)) as made:
+        await made.until(is_in("id-web-2", TaskState.PENDING))
+        await made.change(become("id-web-1", TaskState.RUNNING, "n"))
+        await made.change(become("id-web-2", TaskState.RUNNING, "m"))
+        await made.until(lambda tx: tx.count(Attachment) == 2)
+        await made.change(become("id-web-1", TaskState.FAILED))
+        await made.make(*tasks_of(service, 2, first=3))
+        await made.until(is_in("id-web-4", TaskState.PENDING))
+        assert len(made.attachments()) == 2, "there was room"
+        await made.make(*tasks_of(service, 1, first=5))
+        await made.until(is_in("id-web-5", TaskState.PENDING))
+        assert [each.node_id for each in made.attachments()] == ["m"]
+        await made.make(*tasks_of(service, 1, first=6))
+        await made.until(says("id-web-6", "no address is left"))
+        assert [each.node_id for each in made.attachments()] == ["m"], "in use"

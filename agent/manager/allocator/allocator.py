@@ -252,7 +252,6 @@ class Allocator(ControlLoop):
 
     async def act(self) -> int | None:
         await self._look()
-        following = self._balancers.ripen(self.clock())
         while True:
             self._wake_where_there_is_room()
             if self._due[Network]:
@@ -265,8 +264,10 @@ class Allocator(ControlLoop):
                 await self._batch(self._due[Attachment], self._connect)
             elif self._due[Task]:
                 await self._batch(self._due[Task], self._admit)
-            else:
-                return following
+            elif not any(self._balancers.yield_idle(line) for line in self._waiting.lines()):
+                following = self._balancers.ripen(self.clock())
+                if not self._balancers.unsettled:
+                    return following
 
     async def _batch(self, due: dict[_K, None], give: Callable[[WriteTx, list[_K]], None]) -> None:
         some = list(islice(due, BATCH))

@@ -1,7 +1,7 @@
 """Which nodes need an address of their own on which networks: for the balancer of a node, whose connections come from it.
 
 A node has one on every network that a task or a container there uses, and keeps it for `LINGER` after the last is gone, so
-that a service that restarts does not change it.
+that a service that restarts does not change it; not so long where somebody waits for an address.
 """
 
 from __future__ import annotations
@@ -107,6 +107,14 @@ class Balancers:
         tx.create(Attachment(id=attachment_id, network_id=network.id, node_id=place[0], addresses=addresses))
         self._placed[place] = attachment_id
         return None
+
+    def yield_idle(self, network_id: str) -> bool:
+        """Give up what nothing uses on a network that is full; whether there was something."""
+        idle = [place for place in self._idle if place[1] == network_id and place in self._placed]
+        for place in idle:
+            self._idle[place] = -LINGER
+            self.unsettled[place] = None
+        return bool(idle)
 
     def ripen(self, now: int) -> int | None:
         """Look again at places that have been idle for long enough; the time at which the next one will have been."""
