@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from ipaddress import IPv4Address, IPv6Address
 
 import dns.exception
 import dns.message
@@ -172,8 +173,10 @@ def test_no_bytes_but_an_answer_are_an_answer(reply: bytes) -> None:
 
 
 @given(st.ip_addresses())
-def test_a_reverse_name_leads_back_to_its_address(address: object) -> None:
-    assert reversed_address(dns.reversename.from_address(str(address)).to_wire()) == str(address)
+def test_a_reverse_name_leads_back_to_its_address(address: IPv4Address | IPv6Address) -> None:
+    # The other implementation asks for the IPv4 address that is inside an IPv6 one.
+    inner = address.ipv4_mapped if address.version == 6 else None
+    assert reversed_address(dns.reversename.from_address(str(address)).to_wire()) == str(inner or address)
 
 
 @given(st.text(max_size=300))
