@@ -322,3 +322,42 @@ def run_networks_chaos(seed: int) -> list[str]:
 def test_addresses_are_right_whatever_happens(first: int) -> None:
     for seed in range(first, min(first + BLOCK, SEEDS)):
         run_networks_chaos(seed)
+
+
+# -- bugs that were planted, to see whether the simulation finds them
+
+
+def _know_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new leader does not look at what was given before it."""
+    monkeypatch.setattr(Allocator, "_survey", _survey_of_nothing)
+
+
+def _survey_of_nothing(self: Allocator, tx: WriteTx) -> list[Any]:
+    _SURVEY(self, tx)
+    return [tx.all(Service), [task for task in tx.all(Task) if task.status.state is TaskState.NEW], []]
+
+
+_SURVEY = Allocator._survey
+
+
+def _free_what_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that is to stop is thought to have stopped."""
+    monkeypatch.setattr(
+        "agent.manager.allocator.allocator.addresses_of_task",
+        lambda task: addresses_of_task(task) if wanted(task) else [],
+    )
+
+
+def _wake_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is told that there is room again."""
+    monkeypatch.setattr(Allocator, "_wake_where_there_is_room", lambda self: None)
+
+
+@pytest.mark.parametrize("plant", [_know_nothing, _free_what_is_not_wanted, _wake_nobody])
+def test_a_planted_bug_is_found(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        for seed in range(5):
+            test_a_network_that_is_too_small_fills_and_empties_again(seed)
+    monkeypatch.undo()
+    test_a_network_that_is_too_small_fills_and_empties_again(0)
