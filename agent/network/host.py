@@ -257,12 +257,10 @@ class HostNetworks:
     # -- bringing the host to the picture
 
     def _tell(self, network_id: str) -> None:
-        """The network is another one than before: names at once, the rest in turn."""
+        """The network is another one than before; many changes that come together are one turn's work."""
         picture = self.tables.get(network_id)
         if picture is not None:
             self._pictures[network_id] = picture
-            known = _ids(picture.endpoints.values())
-            self._names.tell(network_id, without(picture, self._withdrawn & known))
         self._changed.add(network_id)
         self._unsaved.add(network_id)
         self._asked += 1
@@ -291,6 +289,9 @@ class HostNetworks:
         going = [one for one in self._pictures if self.tables.get(one) is None and not self._users.get(one)]
         gone = [network_id for network_id in going if await self._let_go(network_id)]
         staying = {one: picture for one, picture in self._pictures.items() if one not in gone}
+        seen = {one: without(picture, self._withdrawn) for one, picture in staying.items() if one in changed}
+        for network_id, picture in seen.items():
+            self._names.tell(network_id, picture)
         problems = await self._links.apply(
             {one: wanted(picture, self._node_id) for one, picture in staying.items() if not _is_ingress(picture)}
         )
@@ -305,9 +306,11 @@ class HostNetworks:
                 continue
             problem = problems.get(network_id, "")
             if not problem and (network_id in changed or self._brought.get(network_id) != ""):
-                problem = await self._balance(picture)
+                problem = await self._balance(seen.get(network_id) or without(picture, self._withdrawn))
             owed = owed or bool(problem)
             self._brought[network_id] = problem
+        if self._withdrawn:
+            self._withdrawn &= {task_id for one in self._pictures.values() for task_id in _ids(one.endpoints.values())}
         self._done = asked
         async with self._turned:
             self._turned.notify_all()
@@ -334,8 +337,7 @@ class HostNetworks:
         description = picture.description
         if _is_ingress(picture) or not description.balancer:
             return ""
-        known = self._withdrawn & _ids(picture.endpoints.values())
-        services = virtual_services(without(picture, known))
+        services = virtual_services(picture)
         balancer = self._balancers.get(picture.id)
         if balancer is None:
             balancer = self._balancer_of(picture.id, bridge_name(picture.id), description.mtu)
@@ -413,7 +415,7 @@ def virtual_services(picture: NetworkPicture) -> frozenset[VirtualService]:
 
 def without(picture: NetworkPicture, withdrawn: Collection[str]) -> NetworkPicture:
     """The picture in which these tasks are not ready, whatever managers say."""
-    if not withdrawn:
+    if not any(_of(one) in withdrawn for one in picture.endpoints.values()):
         return picture
     endpoints = {
         key: msgspec.structs.replace(one, ready=False) if one.ready and _of(one) in withdrawn else one
