@@ -195,8 +195,8 @@ async def stage(folder: Path, machines: Iterable[tuple[str, str]] = ()) -> Async
         await asyncio.gather(*serving)
         # What was closed is taken down by the loop's next turn.
         await asyncio.sleep(0)
-        for path in made.places.values():
-            namespaces.remove(path)
+        for name in left_in(folder):
+            namespaces.remove(folder / name)
 
 
 def left_in(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from balancer_stage import BRIDGE, Stage, stage
+from balancer_stage import BRIDGE, Stage, batch, stage
 
 from agent.network import namespaces
 from agent.network.balancers.choice import balancer_in
@@ -30,6 +30,8 @@ def read(place: Path) -> dict[Virtual, Service]:
 async def place(tmp_path: Path) -> AsyncIterator[Path]:
     path = tmp_path / "lb"
     await namespaces.run_in(None, lambda: namespaces.make(path))
+    # IPVS wants a way to every backend.
+    batch(path, "link set lo up", "route add 10.0.1.0/24 dev lo")
     yield path
     namespaces.remove(path)
 

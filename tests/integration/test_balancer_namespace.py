@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -131,7 +132,7 @@ async def test_an_agent_that_comes_back_finds_all_and_breaks_nothing(three: Stag
     first = namespace(three)
     await first.apply(OWN, [VIP], services)
     _, _, reader, writer = await three.connect("a", VIP, 80)
-    links = within(first.path, "ip", "-o", "address")
+    links = within(first.path, "ip", "-o", "-4", "address")
     before = first.path.stat().st_ino
     await first.close(remove=False)
     assert await three.count("b", VIP, 80, 3) == {"a": 1, "b": 1, "c": 1}
@@ -157,7 +158,7 @@ async def test_an_agent_that_comes_back_finds_all_and_breaks_nothing(three: Stag
     await second.apply(OWN, [VIP], services)
     writer.write(b"on and on\n")
     assert await reader.readline() == b"on and on\n"
-    assert (second.path.stat().st_ino, within(second.path, "ip", "-o", "address")) == (before, links)
+    assert (second.path.stat().st_ino, within(second.path, "ip", "-o", "-4", "address")) == (before, links)
     await second.close(remove=True)
 
 
@@ -213,8 +214,6 @@ async def test_a_thousand_services(three: Stage, lb: LbNamespace) -> None:
 
 @only_nftables
 async def test_addresses_of_version_6(three: Stage, lb: LbNamespace) -> None:
-    import socket
-
     await three.machine("six", "fd00::5")
     await three.machine("other", "fd00::6")
     await three.listening("six", 80, socket.AF_INET6)
