@@ -15,10 +15,10 @@ from agent.network.dns.wire import HEADER, QR, Code, parse
 PATIENCE = 4.0
 """Seconds for all resolvers together: less than the 5 after which a client of the C library asks again."""
 
-AT_ONCE = 512
+AT_ONCE = 256
 """Queries on their way at the same time, each with a socket of its own; more of them fail at once."""
 
-AT_ONCE_EACH = 256
+AT_ONCE_EACH = 128
 """The same for one source, so that one task cannot keep all others from the resolvers."""
 
 

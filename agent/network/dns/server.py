@@ -19,8 +19,8 @@ from agent.network.dns.resolvers import Resolver
 IDLE = 10.0
 """Seconds a TCP client may take for its next query, or to read its answer (RFC 7766 asks for "a few")."""
 
-CONNECTIONS = 256
-CONNECTIONS_EACH = 32
+CONNECTIONS = 64
+CONNECTIONS_EACH = 16
 """TCP connections at a time, of all clients and of one address; more are closed at once."""
 
 _AT_A_TIME = 64
