@@ -111,6 +111,8 @@ class HostNetworks:
         self._pictures: dict[str, NetworkPicture] = {}
         """Networks as this host is to have them: those that managers told, and those that tasks are still on."""
         self._changed: set[str] = set()
+        self._left: dict[str, set[str]] = {}
+        """Addresses that nobody has any more, by network: connections to them are to end, on every host."""
         self._unsaved: set[str] = set()
         self._brought: dict[str, str] = {}
         """Networks that were brought to this host: id to what is still wrong, empty for nothing."""
@@ -183,7 +185,13 @@ class HostNetworks:
     def take(self, update: NetworkUpdate) -> None:
         """What changed on a network."""
         self._heard.add(update.network_id)
+        before = self.tables.get(update.network_id)
         change = self.tables.apply(update)
+        if before is not None and change.picture is not None:
+            left = {before.endpoints[one].address for one in change.endpoints if one in before.endpoints}
+            left -= {one.address for one in change.picture.endpoints.values()}
+            if left:
+                self._left.setdefault(update.network_id, set()).update(left)
         if not change.nothing or update.network_id not in self._pictures:
             self._tell(update.network_id)
 
@@ -299,6 +307,7 @@ class HostNetworks:
         for network_id in gone:
             self._pictures.pop(network_id, None)
             self._brought.pop(network_id, None)
+            self._left.pop(network_id, None)
             self._unsaved.add(network_id)
         owed = len(gone) < len(going)
         for network_id, picture in staying.items():
@@ -309,6 +318,8 @@ class HostNetworks:
                 problem = await self._balance(seen.get(network_id) or without(picture, self._withdrawn))
             owed = owed or bool(problem)
             self._brought[network_id] = problem
+            if not problem and (left := self._left.pop(network_id, None)):
+                await self.forget(network_id, left)
         if self._withdrawn:
             self._withdrawn &= {task_id for one in self._pictures.values() for task_id in _ids(one.endpoints.values())}
         self._done = asked

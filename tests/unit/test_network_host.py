@@ -222,6 +222,18 @@ async def test_a_task_that_stops_leaves_names_and_balancers_first(tmp_path: Path
         assert stage.balancer.backends == {"10.0.1.3"}
 
 
+async def test_connections_to_a_task_that_ended_elsewhere_are_reset(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "n")
+    async with stage.networks as networks:
+        networks.take(WHOLE)
+        networks.settled()
+        await networks.until_brought("net1")
+        stage.events.clear()
+        networks.take(NetworkUpdate("net1", removed_endpoints=["t2"]))
+        await stage.turn()
+        assert stage.events[-2:] == ["balancer 10.0.1.4/24 ['10.0.1.2']", "forget ['10.0.1.5']"]
+
+
 async def test_a_task_waits_for_its_network_and_says_so(tmp_path: Path) -> None:
     stage = Stage(tmp_path / "n")
     async with stage.networks as networks:
