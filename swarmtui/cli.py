@@ -15,7 +15,7 @@ COMMANDS = {
     "service": ("swarmtui.commands.service:service", "Create, look at and change services."),
     "node": ("swarmtui.commands.node:node", "Look at and change nodes."),
     "task": ("swarmtui.commands.task:task", "Look at tasks."),
-    "network": ("swarmtui.commands.network:network", "Look at and remove networks."),
+    "network": ("swarmtui.commands.network:network", "Create, look at and remove networks."),
     "swarm": ("swarmtui.commands.swarm:swarm", "Start, join, leave and change a swarm."),
     "managers": ("swarmtui.commands.managers:managers", "Look at the managers' group."),
     "backup": ("swarmtui.commands.backup:backup", "Write the cluster's whole state to an encrypted file."),

@@ -299,6 +299,13 @@ class EngineClient(AgentExtensions):
         params = {"verbose": "true"} if verbose else None
         return await self._raw_object(f"/networks/{segment(network)}", params)
 
+    async def create_network(self, request: Json) -> Created:
+        """Create a network."""
+        answer = await self._post("/networks/create", json=request)
+        if not isinstance(answer, dict) or not isinstance(answer.get("Id"), str):
+            raise MalformedAnswer(f"{self.address} answered the create with {answer!r} instead of an id")
+        return Created(answer["Id"], (answer["Warning"],) if answer.get("Warning") else ())
+
     async def remove_network(self, network: str) -> None:
         """Remove a network that nothing uses."""
         await self._delete(f"/networks/{segment(network)}")

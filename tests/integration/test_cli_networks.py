@@ -48,14 +48,10 @@ async def test_networks_are_pictured_listed_inspected_and_removed() -> None:
         feeding = asyncio.create_task(model.run())
         await shows("ingress")
         assert rows["ingress"].flags == ("ingress",)
-        body = {
-            "Name": "front", "Driver": "overlay", "Attachable": True, "Internal": True, "CheckDuplicate": True,
-            "Options": {"encrypted": ""}, "IPAM": {"Driver": "default", "Config": [{"Subnet": "10.44.0.0/24"}]},
-            "Labels": {"team": "shop"},
-        }  # fmt: skip
-        status, answer = await cluster.manager.api("POST", "/networks/create", body)
-        assert status == 201, answer
-        front = answer["Id"]
+        options = ("--attachable", "--internal", "-o", "encrypted", "--subnet", "10.44.0.0/24", "--label", "team=shop")
+        status, out, err = await sw(cluster.manager, "create", *options, "front")
+        assert status == 0, err
+        front = out.strip()
         await shows("front")
         row = rows["front"]
         assert row.flags == ("attachable", "internal", "encrypted")

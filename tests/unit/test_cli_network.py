@@ -63,6 +63,52 @@ def test_inspect_prints_what_is_there_and_names_what_is_not(engine: FakeEngine) 
     assert engine.requests[-1] == ("GET", "/networks/front", None)
 
 
+async def made(request: web.Request) -> web.Response:
+    return web.json_response({"Id": FRONT, "Warning": "careful"}, status=201)
+
+
+def test_a_network_is_created_with_all_that_was_said(engine: FakeEngine) -> None:
+    engine.overrides["POST", "/networks/create"] = made
+    result = sw(
+        engine, "create", "--attachable", "--internal", "--ipv6", "--label", "team=shop", "-o", "encrypted", "-o", "mtu=9000",
+        "--subnet", "10.1.0.0/24", "--subnet", "fd00::/64", "--gateway", "fd00::1", "--gateway", "10.1.0.9",
+        "--ip-range", "10.1.0.128/25", "front",
+    )  # fmt: skip
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{FRONT}\n", "WARNING: careful\n")
+    assert engine.requests[-1][2] == {
+        "Name": "front", "CheckDuplicate": True, "Driver": "overlay", "Attachable": True, "Internal": True,
+        "Ingress": False, "EnableIPv6": True, "Options": {"encrypted": "", "mtu": "9000"}, "Labels": {"team": "shop"},
+        "IPAM": {"Driver": "default", "Config": [
+            {"Subnet": "10.1.0.0/24", "Gateway": "10.1.0.9", "IPRange": "10.1.0.128/25"},
+            {"Subnet": "fd00::/64", "Gateway": "fd00::1"},
+        ]},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--subnet", "10.1.0.0/24", "--subnet", "10.1.0.128/25"], "multiple overlapping subnet"),
+        (["--gateway", "10.1.0.1"], "no matching subnet for gateway 10.1.0.1"),
+        (["--subnet", "10.1.0.0/24", "--ip-range", "10.2.0.0/25"], "no matching subnet for range 10.2.0.0/25"),
+        (
+            ["--subnet", "10.1.0.0/24", "--gateway", "10.1.0.1", "--gateway", "10.1.0.2"],
+            "cannot configure multiple gateways (10.1.0.1, 10.1.0.2) on one subnet",
+        ),
+        (["--subnet", "nonsense"], "nonsense"),
+        (["--subnet", "10.1.0.0/24", "--gateway", "nonsense"], "nonsense"),
+    ],
+)
+def test_subnets_that_do_not_fit_are_refused_before_anything_is_sent(
+    engine: FakeEngine, options: list[str], text: str
+) -> None:
+    before = len(engine.requests)
+    result = sw(engine, "create", *options, "front")
+    assert result.exit_code == 2
+    assert text in result.stderr
+    assert len(engine.requests) == before or engine.requests[-1][0] == "GET"
+
+
 def test_removal_goes_on_after_a_refusal(engine: FakeEngine) -> None:
     text = f"rpc error: code = FailedPrecondition desc = network {FRONT} is in use by service abc"
 
