@@ -19,7 +19,7 @@ from agent.manager.log_streams import LogsMissing as LogsMissing
 from agent.raft.interface import GroupStatus
 from agent.rpc.messages import LogRecord, ManagerAddress
 from agent.store.store import Store
-from agent.worker.interface import Executor
+from agent.worker.interface import Executor, NetworkAttacher
 
 
 class LocalState(StrEnum):
@@ -161,6 +161,11 @@ class Backend(Protocol):
     @property
     def executor(self) -> Executor | None:
         """Who runs this node's containers; the process executor's are served under /containers."""
+        ...
+
+    @property
+    def networks(self) -> NetworkAttacher | None:
+        """Who brings networks to this host; None outside of a swarm."""
         ...
 
     @property

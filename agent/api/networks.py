@@ -76,7 +76,7 @@ async def list_networks(call: Call) -> web.StreamResponse:
     await _freshen(call)
     networks = [network_view(network) for network in _overlays(call, filters)]
     if call.state.engine is not None:
-        status, body = await _ask(call.state.engine, call)
+        status, body = await ask_engine(call.state.engine, call)
         if status != 200:
             return raw_reply(body, status)
         told = msgspec.json.decode(body, type=list[dict[str, Any]])
@@ -94,11 +94,13 @@ def is_carrier(told: dict[str, Any]) -> bool:
     return OVERLAY_LABEL in (told.get("Labels") or {})
 
 
-async def _ask(engine: Engine, call: Call, body: bytes | None = None) -> tuple[int, bytes]:
-    """The engine's status and whole answer to the client's own request."""
+async def ask_engine(engine: Engine, call: Call, body: bytes | None = None, *, target: str = "") -> tuple[int, bytes]:
+    """The engine's status and whole answer to the client's own request, or to one of its kind for another `target`."""
     request = call.request
-    headers = end_to_end(request.headers)
-    async with engine.request(request.method, request.raw_path, headers=headers, body=body) as answer:
+    # The body may be another one than the client's, and is here already.
+    own = ("content-length", "expect")
+    headers = [(name, value) for name, value in end_to_end(request.headers) if name.lower() not in own]
+    async with engine.request(request.method, target or request.raw_path, headers=headers, body=body) as answer:
         try:
             return answer.status, await answer.read()
         except aiohttp.ClientPayloadError as error:
@@ -192,7 +194,7 @@ async def create(call: Call) -> web.StreamResponse:
     if call.state.engine is None:
         raise Unimplemented(NO_ENGINE)
     _refuse_name_of_overlay(call, asked.name)
-    status, answer = await _ask(call.state.engine, call, body)
+    status, answer = await ask_engine(call.state.engine, call, body)
     return raw_reply(answer, status, subject=f"network {asked.name}")
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.api import (
+    attaching,
+    attachments,
     backups,
     containers,
     event_stream,
@@ -85,6 +87,10 @@ def _new_object(call: Call) -> str:
     return call.state.new_id()
 
 
+def _named_id(call: Call) -> str:
+    return call.params["id"]
+
+
 def _object(find: Callable[[ReadTx, str], StoreObject]) -> ObjectOf:
     """The id of the object that the path names, as far as this manager knows it."""
 
@@ -110,6 +116,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/networks/{id*}", MERGED, networks.inspect),
     Route("POST", "/networks/create", MERGED, networks.create, BOTH),
     Route("POST", "/networks/prune", MERGED, network_prune.prune, BOTH),
+    Route("POST", "/networks/{id*}/connect", MERGED, attaching.connect, BOTH),
+    Route("POST", "/networks/{id*}/disconnect", MERGED, attaching.disconnect, BOTH),
     Route("DELETE", "/networks/{id*}", MERGED, networks.remove, BOTH),
     Route("GET", "/swarm", OWN, swarm.inspect),
     Route("POST", "/swarm/init", OWN, swarm.init),
@@ -149,6 +157,9 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/swarmtui/v1/explain/task/{id}", OWN, explain.task, LEADER),
     Route("GET", "/swarmtui/v1/explain/service/{id}", OWN, explain.service, LEADER),
     Route("GET", "/swarmtui/v1/explain/network/{id}", OWN, explain.network, LEADER),
+    Route("POST", "/swarmtui/v1/attachments/create", OWN, attachments.put, LEADER, _new_object),
+    Route("DELETE", "/swarmtui/v1/attachments/{id}", OWN, attachments.remove, LEADER, _named_id),
+    Route("POST", "/containers/create", MERGED, attaching.create_container, BOTH),
     Route("GET", "/containers/json", PROCESS, containers.list_containers),
     Route("GET", "/containers/{id*}/json", PROCESS, containers.inspect),
     Route("GET", "/containers/{id}/logs", PROCESS, containers.logs),

@@ -28,6 +28,7 @@ from agent.api.front import Front
 from agent.api.leadership import Leadership
 from agent.api.listening import SOCKET_GROUP, ListeningSocket, open_socket
 from agent.api.lookup import NO_LEADER
+from agent.api.lost_containers import watch_containers
 from agent.api.metrics import Metrics
 from agent.api.names import random_name
 from agent.api.passthrough import RelayedResponse, allow_body, pass_to_engine
@@ -92,6 +93,7 @@ class ApiServer:
         self._watches = [
             asyncio.create_task(self._state.metrics.measure_lag(), name="api-lag"),
             asyncio.create_task(self._state.leadership.run(), name="api-leadership"),
+            asyncio.create_task(watch_containers(self._state), name="api-containers"),
         ]
         for watch in self._watches:
             watch.add_done_callback(_report_end)

@@ -18,7 +18,7 @@ from agent.raft.interface import GroupStatus
 from agent.rpc.addresses import split_address
 from agent.rpc.messages import ManagerAddress
 from agent.store.store import Store
-from agent.worker.interface import Executor
+from agent.worker.interface import Executor, NetworkAttacher
 
 
 class NodeView:
@@ -91,6 +91,10 @@ class NodeView:
                 for wait in waits:
                     wait.cancel()
         return group
+
+    @property
+    def networks(self) -> NetworkAttacher | None:
+        return self._membership.networks if self._membership is not None else None
 
     @property
     def logs(self) -> LogReader | None:

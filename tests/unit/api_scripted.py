@@ -36,7 +36,7 @@ from agent.rpc.messages import LogRecord, ManagerAddress
 from agent.store.store import Store
 from agent.store.tables import StoreObject
 from agent.store.transactions import WriteTx
-from agent.worker.interface import Executor
+from agent.worker.interface import Executor, NetworkAttacher
 
 
 def alone(member_id: str, address: str) -> GroupStatus:
@@ -107,6 +107,7 @@ class ScriptedBackend:
         self.logs: LogReader | None = None
         self.explainer: Explainer | None = None
         self.executor = executor
+        self.networks: NetworkAttacher | None = None
         self.engine_socket = engine_socket
         self.inits: list[InitRequest] = []
         self.joins: list[JoinRequest] = []

@@ -20,7 +20,7 @@ CASES = [
     ("GET", "/containers/json", RouteKind.PROCESS, {}),
     ("GET", "/containers/x/json", RouteKind.PROCESS, {"id": "x"}),
     ("GET", "/images/swarmtui/whoami:latest/json", RouteKind.PROCESS, {"name": "swarmtui/whoami:latest"}),
-    ("POST", "/containers/create", RouteKind.PASSED, {}),
+    ("POST", "/containers/create", RouteKind.MERGED, {}),
     ("POST", "/v1.41/build", RouteKind.PASSED, {}),
     ("POST", "/networks/prune", RouteKind.MERGED, {}),
     ("GET", "/system/df", RouteKind.PASSED, {}),
@@ -95,6 +95,9 @@ def test_reads_are_answered_where_they_are_asked_unless_only_the_leader_knows() 
         ("GET", "/swarmtui/v1/managers"),
         ("POST", "/networks/create"),
         ("POST", "/networks/prune"),
+        ("POST", "/networks/{id*}/connect"),
+        ("POST", "/networks/{id*}/disconnect"),
+        ("POST", "/containers/create"),
         ("DELETE", "/networks/{id*}"),
     }
 

@@ -181,12 +181,14 @@ class NetworkBoard:
 
     def put_attachment(self, attachment: Attachment, host: str, suspects: set[str]) -> None:
         """An address was given to a node's balancer, or to a container of a person's."""
-        own = attachment.addresses[0].partition("/")[0] if attachment.addresses else ""
+        # One without a prefix length is only asked for.
+        addresses = [address for address in attachment.addresses if "/" in address]
+        own = addresses[0].partition("/")[0] if addresses else ""
         if not attachment.container and own and self.balancers.get(attachment.node_id) != own:
             self.balancers[attachment.node_id] = own
             self.revision += 1
         endpoints = _endpoints(
-            attachment.addresses if host else [],
+            addresses if host else [],
             id=attachment.id,
             node_id=attachment.node_id,
             host=host,

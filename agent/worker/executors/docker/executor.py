@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from agent.api_types.network import NetworkAttachment
 from agent.api_types.node import NodeDescription
 from agent.api_types.task import Task
 from agent.worker.executors.docker import names
@@ -17,8 +19,9 @@ from agent.worker.executors.docker.engine import Engine, EngineError, filters
 from agent.worker.executors.docker.events import Events
 from agent.worker.executors.docker.files import TaskFiles
 from agent.worker.executors.docker.images import Credentials, Images
-from agent.worker.executors.docker.networks import Bridging, OverlayNetworks
-from agent.worker.interface import Dependencies, TemporaryFailure
+from agent.worker.executors.docker.networks import Bridging, OverlayNetworks, endpoint_config
+from agent.worker.interface import Dependencies, RejectedByExecutor, TemporaryFailure
+from agent.worker.overlay_places import overlay_places
 
 SECRETS_ROOT = Path("/dev/shm/swarmtui")
 
@@ -90,6 +93,18 @@ class DockerExecutor:
         if self._secrets_root.is_dir():
             tasks |= {folder.name for folder in self._secrets_root.iterdir()}
         return sorted(tasks - {""})
+
+    async def place(self, attachment: NetworkAttachment) -> tuple[str, dict[str, Any], list[str]]:
+        """A place on an overlay for a container that is no task's; the overlay is on this host already.
+
+        The engine's name of the network, the endpoint's configuration, the resolvers that know the network's names.
+        RejectedByExecutor and TemporaryFailure when it cannot be had.
+        """
+        if self._networks is None:
+            raise RejectedByExecutor("this agent does not look after networks")
+        (place,) = overlay_places(Task(networks_attachments=[attachment]))
+        name = await self._networks.have(place)
+        return name, endpoint_config(place, self._networks.bridging), list(place.gateways[:1])
 
     async def release_network(self, network_id: str) -> None:
         """No task of this host is on the overlay any more. TemporaryFailure while a container is."""
