@@ -67,7 +67,7 @@ def differences(host: Place, wanted: dict[str, OverlayWanted]) -> list[str]:
     try:
         for network, one in wanted.items():
             bridge, vxlan = links[bridge_name(network)], links[vxlan_name(network)]
-            if (bridge["mtu"], vxlan["mtu"], vxlan["master"]) != (one.mtu, one.mtu, bridge["ifname"]):
+            if (bridge["mtu"], vxlan["mtu"], vxlan.get("master")) != (one.mtu, one.mtu, bridge["ifname"]):
                 found.append(f"{network}: {bridge['mtu']} {vxlan['mtu']} {vxlan.get('master')}")
             if "UP" not in bridge["flags"] or "UP" not in vxlan["flags"]:
                 found.append(f"{network}: down")
