@@ -162,6 +162,23 @@ async def token(node: AgentProcess, role: str) -> str:
     return str((await node.api("GET", "/swarm"))[1]["JoinTokens"][role])
 
 
+async def test_a_node_joins_at_a_follower_while_the_leader_dies() -> None:
+    async with running_cluster(3, managers=3) as swarm:
+        await swarm.until_managers(3)
+        newcomer = swarm.add()
+        newcomer.start()
+        await newcomer.ready()
+        leader = await swarm.leader(swarm.nodes[:3])
+        follower = without(swarm.nodes[:3], leader)[0]
+        join_token = await token(follower, "Worker")
+        leader.kill()
+        await swarm.join(newcomer, join_token, at=follower)
+        nodes = (await follower.api("GET", "/nodes"))[1]
+        assert sum(node["Description"]["Hostname"] == newcomer.name for node in nodes) == 1, (
+            "one node, asked for once or twice"
+        )
+
+
 async def test_a_wiped_manager_joins_again_under_another_identity() -> None:
     async with running_cluster(3, managers=3) as swarm:
         await swarm.until_managers(3)
