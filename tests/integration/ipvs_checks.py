@@ -11,7 +11,7 @@ from balancer_stage import BRIDGE, Stage, batch, stage
 from agent.network import namespaces
 from agent.network.balancers.choice import balancer_in
 from agent.network.balancers.ipvs import IpvsBalancer
-from agent.network.balancers.ipvs_plan import Service, Virtual
+from agent.network.balancers.ipvs_plan import Service, Virtual, plan
 from agent.network.balancers.ipvs_table import IpvsTable
 from agent.network.interface import Backend, VirtualService
 from agent.network.lb_namespace import LbNamespace
@@ -66,6 +66,21 @@ async def test_the_table_follows_and_what_goes_is_drained_first(place: Path) -> 
     assert await table() == {BY_MARK: Service("rr", {("10.0.1.6", 0): 1})}
     await again.close(remove=True)
     assert await table() == {}
+
+
+async def test_addresses_of_version_6_are_read_as_they_were_written(place: Path) -> None:
+    batch(place, "-6 route add fd00::/64 dev lo")
+    wanted = frozenset(
+        {
+            VirtualService("fd00::2", 80, "udp", frozenset({Backend("fd00::5", 8080)})),
+            VirtualService("fd00::3", 0, "", frozenset({Backend("fd00::6", 0)})),
+        }
+    )
+    balancer = IpvsBalancer(place, "lo")
+    await balancer.apply(wanted)
+    assert await namespaces.run_in(place, lambda: read(place)) == plan(wanted).state
+    await balancer.close(remove=True)
+    assert await namespaces.run_in(place, lambda: read(place)) == {}
 
 
 async def test_a_drained_backend_goes_with_forget_and_comes_back_when_wanted(three: Stage) -> None:

@@ -212,7 +212,6 @@ async def test_a_thousand_services(three: Stage, lb: LbNamespace) -> None:
     assert within(lb.path, "nft", "list", "ruleset").count("dnat to") == 1
 
 
-@only_nftables
 async def test_addresses_of_version_6(three: Stage, lb: LbNamespace) -> None:
     await three.machine("six", "fd00::5")
     await three.machine("other", "fd00::6")

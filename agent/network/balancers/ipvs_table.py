@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -94,7 +96,8 @@ class IpvsTable:
 
 
 def _service(virtual: Virtual, scheduler: str) -> Any:
-    mask = "255.255.255.255" if virtual.family == 2 else 128
+    # IPv6 has the length of a prefix in the field, as a number; pyroute2 knows the field as an IPv4 address only.
+    mask = "255.255.255.255" if virtual.family == socket.AF_INET else socket.inet_ntoa(struct.pack("=I", 128))
     if virtual.mark:
         return IPVSService(af=virtual.family, fwmark=virtual.mark, netmask=mask, sched_name=scheduler)
     return IPVSService(
