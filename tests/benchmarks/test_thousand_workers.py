@@ -1,8 +1,11 @@
 """A thousand workers on three real managers lose the leader: when all of them are back, and how many elections it took.
 
 The sessions and their TLS connections are real ones, kept by this process; what runs on a worker is left out. Figures with -s.
-8 seconds are to be reached. What is asserted is more: the workers' half of a thousand handshakes is made here, on the managers'
-own processors. On two busy ones the last was back after 17.6 s.
+All are to be back within 8 seconds. On two processors, shared with the workers' half of it and with other work (a load of eight
+to eleven), the last was back after 3.8 to 5.7 s; the new leader had spent 0.7 s of a processor on it, this process 3.4 s. Twice the
+8 seconds are allowed, since the workers' half is made on the managers' own processors.
+
+Candidates that split the votes begin another term: then the one election counts as two, and this fails.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from agent.rpc.peer import Purpose
 from agent.worker.session import SessionKeeper, Surface
 
 WORKERS = 1000
-BOUND = 25.0
+BOUND = 16.0
 """Seconds from the leader's death until the last one is back."""
 
 
