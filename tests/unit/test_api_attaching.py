@@ -11,10 +11,16 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from api_broken_links import broken
+from api_managers import managers
 from api_scripted import Client, ScriptedBackend, init_body, served
 from msgspec.structs import replace
 
 from agent.api.attaching import UNKNOWN
+from agent.api.attachments import ROUTE, put, remove
+from agent.api.forwarding import Handler
+from agent.api.own_requests import ask_for
+from agent.api_types.errors import NotFound
 from agent.api_types.network import Attachment, NetworkAttachment
 from agent.api_types.task import Task
 from agent.store.transactions import WriteTx
@@ -264,3 +270,56 @@ async def test_a_container_that_was_never_made_keeps_no_address(tmp_path: Path) 
                 while any(each.id == "a" for each in attachments(backend)):
                     await anext(watch)
         assert [each.container for each in attachments(backend)] == [CONTAINER]
+
+
+# -- at a manager that does not lead
+
+
+@pytest.mark.parametrize("deliver", [False, True])
+async def test_a_follower_has_attachments_made_once_and_removed(tmp_path: Path, deliver: bool) -> None:
+    async with managers(tmp_path) as group:
+        body = {"Name": "ov", "Driver": "overlay", "Attachable": True}
+        group.backends["h2"].way = broken(1, deliver=deliver)
+        status, made = await group.clients["h2"].call("POST", "/networks/create", body)
+        assert status == 201
+        asked = Attachment(
+            id="a".ljust(25, "0"), network_id=made["Id"], node_id=group.ids["h2"], container=UNKNOWN, name="db"
+        )
+
+        async def ask(method: str, path: str, handler: Handler, body: Attachment | None = None) -> None:
+            group.backends["h2"].way = broken(1, deliver=deliver)
+            state = group.servers["h2"]._state
+            await ask_for(state, method, path, handler, caller="a test", object_id=asked.id, body=body)
+
+        await ask("POST", f"{ROUTE}/create", put, asked)
+        (found,) = attachments(group.backends["h1"])
+        assert (found.id, found.container, found.name) == (asked.id, UNKNOWN, "db")
+        await ask("POST", f"{ROUTE}/create", put, replace(asked, container=CONTAINER))
+        (found,) = attachments(group.backends["h1"])
+        assert found.container == CONTAINER
+        with pytest.raises(NotFound, match="node nowhere not found"):
+            await ask_for(
+                group.servers["h2"]._state,
+                "POST",
+                f"{ROUTE}/create",
+                put,
+                caller="a test",
+                object_id="b" * 25,
+                body=replace(asked, node_id="nowhere"),
+            )
+        await ask("DELETE", f"{ROUTE}/{asked.id}", remove)
+        assert attachments(group.backends["h1"]) == []
+
+
+@pytest.mark.parametrize("deliver", [False, True])
+async def test_a_network_that_lost_its_answer_is_made_and_removed_once(tmp_path: Path, deliver: bool) -> None:
+    async with managers(tmp_path) as group:
+        client, follower = group.clients["h2"], group.backends["h2"]
+        follower.way = broken(2, deliver=deliver)
+        status, made = await client.call("POST", "/networks/create", {"Name": "ov", "Driver": "overlay"})
+        assert status == 201
+        _, listed = await group.clients["h1"].call("GET", "/networks")
+        assert [network["Id"] for network in listed] == [made["Id"]]
+        follower.way = broken(1, deliver=deliver)
+        assert await client.call("DELETE", "/networks/ov") == (204, None)
+        assert await client.call("GET", "/networks") == (200, [])
