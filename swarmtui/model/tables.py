@@ -51,6 +51,9 @@ def same(old: ClusterObject | None, new: ClusterObject) -> bool:
     return old == new
 
 
+_NOWHERE: frozenset[str] = frozenset()
+
+
 def networks_of(service: Service) -> frozenset[str]:
     """The ids of the networks that a service is on: those it asks for, and those it has an address on (ingress)."""
     asked = (service.spec.task_template.networks or []) + (service.spec.networks or [])
@@ -71,6 +74,7 @@ class Tables:
         self._tasks_by_service: dict[str, dict[str, Task]] = {}
         self._tasks_by_node: dict[str, dict[str, Task]] = {}
         self._services_by_network: dict[str, set[str]] = {}
+        self._networks_by_service: dict[str, frozenset[str]] = {}
 
     def of(self, table: Table) -> dict[str, ClusterObject]:
         """One table by its name."""
@@ -90,8 +94,7 @@ class Tables:
 
     def networks_of_service(self, service_id: str) -> frozenset[str]:
         """The ids of the networks that a service is on; none for one that is gone."""
-        service = self.services.get(service_id)
-        return networks_of(service) if service is not None else frozenset()
+        return self._networks_by_service.get(service_id, _NOWHERE)
 
     def put(self, table: Table, new: ClusterObject) -> Iterator[Touched]:
         """Store an object; the rows that its change touches, its own first."""
@@ -150,7 +153,11 @@ class Tables:
             yield Table.SERVICES, task.service_id
 
     def _service_touches(self, key: str, old: Service | None, new: Service | None) -> Iterator[Touched]:
-        before, after = (networks_of(each) if each is not None else frozenset() for each in (old, new))
+        before, after = (networks_of(each) if each is not None else _NOWHERE for each in (old, new))
+        if after:
+            self._networks_by_service[key] = after
+        else:
+            self._networks_by_service.pop(key, None)
         for network in before - after:
             members = self._services_by_network.get(network, set())
             members.discard(key)
