@@ -13,6 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from agent.api_types.network import Attachment, Network
+from agent.api_types.overlays import OVERLAY, is_encrypted, options_of, overlay_mtu
 from agent.api_types.service import Service
 from agent.api_types.task import Task
 from agent.manager.dispatcher.assignments import is_assigned
@@ -20,17 +21,7 @@ from agent.manager.dispatcher.ingress import answers
 from agent.manager.slots import ended
 from agent.rpc.messages import NetworkUpdate, OverlayDescription, OverlayEndpoint, OverlayService, OverlaySubnet
 
-OVERLAY = "overlay"
 VNI_OPTION = "com.docker.network.driver.overlay.vxlanid_list"
-MTU_OPTION = "com.docker.network.driver.mtu"
-ENCRYPTED_OPTION = "encrypted"
-
-VXLAN_OVERHEAD = 50
-"""Bytes that VXLAN over IPv4 takes of a host's packet; the option for the MTU names the hosts' own, as in Docker."""
-ESP_OVERHEAD = 38
-"""Bytes that ESP (AES-GCM, 16 bytes of check value) takes beyond that, padded to four."""
-HOSTS_MTU = 1500
-SMALLEST_MTU, LARGEST_MTU = 576, 65535
 
 TOMBSTONES = 4096
 """Changes that a board remembers beyond its entries; a node that lacks more is told everything."""
@@ -44,27 +35,18 @@ def describe(network: Network) -> OverlayDescription | None:
     vni = network.driver_state.options.get(VNI_OPTION, "").partition(",")[0]
     if network.driver_state.name != OVERLAY or network.ipam_options is None or not vni.isdigit():
         return None
-    asked = {} if network.spec.driver_configuration is None else network.spec.driver_configuration.options
-    options = {**asked, **network.driver_state.options}
-    encrypted = ENCRYPTED_OPTION in options and options[ENCRYPTED_OPTION].lower() not in ("false", "0")
     subnets = [OverlaySubnet(config.subnet, config.gateway) for config in network.ipam_options.configs if config.subnet]
     return OverlayDescription(
         name=network.spec.name,
         vni=int(vni),
         subnets=subnets,
         internal=network.spec.internal,
-        encrypted=encrypted,
+        encrypted=is_encrypted(network),
         ingress=network.spec.ingress,
         attachable=network.spec.attachable,
-        mtu=_mtu(options.get(MTU_OPTION, ""), encrypted=encrypted),
-        options={name: value for name, value in options.items() if name != VNI_OPTION},
+        mtu=overlay_mtu(network),
+        options={name: value for name, value in options_of(network).items() if name != VNI_OPTION},
     )
-
-
-def _mtu(hosts: str, *, encrypted: bool) -> int:
-    given = int(hosts) if hosts.isdigit() and len(hosts) < 6 else HOSTS_MTU
-    mtu = given - VXLAN_OVERHEAD - (ESP_OVERHEAD if encrypted else 0)
-    return max(SMALLEST_MTU, min(mtu, LARGEST_MTU))
 
 
 @dataclass(slots=True)
