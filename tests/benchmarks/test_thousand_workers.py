@@ -2,8 +2,8 @@
 
 The sessions and their TLS connections are real ones, kept by this process; what runs on a worker is left out. Figures with -s.
 All are to be back within 8 seconds. On two processors, shared with the workers' half of it and with other work (a load of eight
-to eleven), the last was back after 3.8 to 5.7 s; the new leader had spent 0.7 s of a processor on it, this process 3.4 s. Twice the
-8 seconds are allowed, since the workers' half is made on the managers' own processors.
+to eleven), the last was back after 3.8 to 5.7 s; the new leader had spent 0.7 s of a processor on it, this process 3.4 s. Twice
+the 8 seconds are allowed, since the workers' half is made on the managers' own processors.
 
 Candidates that split the votes begin another term: then the one election counts as two, and this fails.
 """
