@@ -60,6 +60,11 @@ class Intervals:
         at = bisect_left(self._lasts, number)
         return None if at == len(self._lasts) else max(number, self._firsts[at])
 
+    def run_within(self, first: int, last: int) -> tuple[int, int] | None:
+        """The whole of the first run that has a number between the two; None when there is none."""
+        at = bisect_left(self._lasts, first)
+        return None if at == len(self._lasts) or self._firsts[at] > last else (self._firsts[at], self._lasts[at])
+
     def between(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         """The runs of the set within `first` to `last`, cut to it."""
         for at in range(bisect_left(self._lasts, first), bisect_right(self._firsts, last)):

@@ -6,7 +6,7 @@ may not hold the address of a host, because an overlay's bridge puts its subnet 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
@@ -17,6 +17,7 @@ from agent.api_types.network import IPAMConfig, IPAMOptions, Network, NetworkSpe
 from agent.api_types.node import Node
 from agent.api_types.swarm import Cluster
 from agent.manager.allocator.address_pool import AddressPool, IPAddress, IPNetwork, NetworkPools, assignable
+from agent.manager.allocator.intervals import Intervals
 
 DEFAULT_POOLS = ("10.0.0.0/8",)
 DEFAULT_SUBNET_SIZE = 24
@@ -167,6 +168,9 @@ class Territory:
     """Address of a host -> its name."""
     trouble: str = ""
     """What is wrong with the cluster's pools."""
+    _vni_of: dict[str, int] = field(default_factory=dict)
+    _taken: dict[int, Intervals] = field(default_factory=lambda: {4: Intervals(), 6: Intervals()})
+    """All subnets as runs of addresses, for each version of IP."""
     last_vni: int = FIRST_VNI - 1
     last_subnet: dict[int, int] = field(default_factory=dict)
     """For each pool (by its place) the end of the subnet that was given last."""
@@ -181,7 +185,10 @@ class Territory:
         assert vni is not None
         self.names[network.id] = network.spec.name
         self.vnis[vni] = network.id
+        self._vni_of[network.id] = vni
         self.subnets[network.id] = [ip_network(config.subnet) for config in network.ipam_options.configs]
+        for subnet in self.subnets[network.id]:
+            self._taken[subnet.version].add(*_run(subnet))
         if not known:
             self._go_on_after(network, vni)
 
@@ -198,8 +205,11 @@ class Territory:
     def forget(self, network_id: str) -> None:
         """The network is gone: what it had may be given again, after everything that was not used."""
         self.names.pop(network_id, None)
-        self.subnets.pop(network_id, None)
-        self.vnis = {vni: owner for vni, owner in self.vnis.items() if owner != network_id}
+        for subnet in self.subnets.pop(network_id, ()):
+            self._taken[subnet.version].remove(*_run(subnet))
+        vni = self._vni_of.pop(network_id, None)
+        if vni is not None and self.vnis.get(vni) == network_id:
+            del self.vnis[vni]
 
     def allocate(self, network: Network) -> Network:
         """The network with subnets, gateways and an identifier; `Unallocatable` or `InvalidNetwork` says what is in the way.
@@ -260,32 +270,30 @@ class Territory:
 
     def _next_subnet(self, place: int, pool: Pool, but: Sequence[IPNetwork]) -> IPNetwork | None:
         """The subnet after the one given last that is free, from the beginning again at the end of the pool."""
-        first, last = int(pool.within.network_address), int(pool.within.broadcast_address)
+        first, last = _run(pool.within)
         length = 1 << (pool.within.max_prefixlen - pool.size)
-        taken = sorted(self._taken_runs(pool.within.version, but))
         begin = self.last_subnet.get(place, first - 1) + 1
         for start in (begin, first):
             candidate = first + -(-(start - first) // length) * length
-            for run_first, run_last in taken:
-                if run_last < candidate:
-                    continue
-                if run_first > candidate + length - 1:
-                    break
-                candidate = first + -(-(run_last + 1 - first) // length) * length
-            if candidate + length - 1 <= last:
-                return type(pool.within)((candidate, pool.size))
+            while candidate + length - 1 <= last:
+                end = self._last_taken(pool.within.version, candidate, candidate + length - 1, but)
+                if end is None:
+                    return type(pool.within)((candidate, pool.size))
+                candidate = first + -(-(end + 1 - first) // length) * length
         return None
 
-    def _taken_runs(self, version: int, but: Sequence[IPNetwork]) -> Iterator[tuple[int, int]]:
-        for subnets in (*self.subnets.values(), but):
-            for subnet in subnets:
-                if subnet.version == version:
-                    yield int(subnet.network_address), int(subnet.broadcast_address)
-        for address in self.hosts:
-            if address.version == version:
-                yield int(address), int(address)
+    def _last_taken(self, version: int, first: int, last: int, but: Sequence[IPNetwork]) -> int | None:
+        """The end of something that is in the way between two addresses; None when nothing is."""
+        run = self._taken[version].run_within(first, last)
+        if run is not None:
+            return run[1]
+        others = [_run(subnet) for subnet in but if subnet.version == version]
+        others += [(int(address), int(address)) for address in self.hosts if address.version == version]
+        return next((end for begin, end in others if begin <= last and end >= first), None)
 
     def _overlapping(self, subnet: IPNetwork) -> tuple[IPNetwork, str] | None:
+        if self._taken[subnet.version].run_within(*_run(subnet)) is None:
+            return None
         for network_id, subnets in self.subnets.items():
             for other in subnets:
                 if other.overlaps(subnet):
@@ -313,6 +321,10 @@ class Territory:
 def driver_options(spec: NetworkSpec) -> dict[str, str]:
     """The options that a person gave the network's driver."""
     return spec.driver_configuration.options if spec.driver_configuration is not None else {}
+
+
+def _run(subnet: IPNetwork) -> tuple[int, int]:
+    return int(subnet.network_address), int(subnet.broadcast_address)
 
 
 def _first_gateway(subnet: IPNetwork, within: str) -> str:
