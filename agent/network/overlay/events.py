@@ -30,12 +30,19 @@ Concerns = Callable[[str, int, int], bool]
 
 
 class Events:
-    """Calls `stir` after messages of the socket that matter, and when some were lost. A context manager, within a loop."""
+    """Calls `stir` after messages of the socket that matter, `lost` when some were lost. A context manager, within a loop."""
 
-    def __init__(self, opened: socket.socket, matters: Callable[[int, bytes], bool], stir: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        opened: socket.socket,
+        matters: Callable[[int, bytes], bool],
+        stir: Callable[[], None],
+        lost: Callable[[], None],
+    ) -> None:
         self._socket = opened
         self._matters = matters
         self._stir = stir
+        self._lost = lost
 
     def __enter__(self) -> Self:
         self._socket.setblocking(False)
@@ -57,13 +64,15 @@ class Events:
             if error.errno != errno.ENOBUFS:
                 raise
             # The kernel had more to tell than was read: anything may have happened.
-            self._stir()
+            self._lost()
             return
-        if any(self._matters(kind, body) for kind, _, _, body in messages(data)):
+        # Each of them is asked for: the caller takes note of which links they are about.
+        told = [self._matters(kind, body) for kind, _, _, body in messages(data)]
+        if any(told):
             self._stir()
 
 
-def link_events(netns: str, concerns: Concerns, stir: Callable[[], None]) -> Events:
+def link_events(netns: str, concerns: Concerns, stir: Callable[[], None], lost: Callable[[], None]) -> Events:
     """Links and addresses that concern the caller. OSError: no such namespace."""
 
     def matters(kind: int, body: bytes) -> bool:
@@ -73,9 +82,9 @@ def link_events(netns: str, concerns: Concerns, stir: Callable[[], None]) -> Eve
             return concerns("", parse_address_index(body), 0)
         return False
 
-    return Events(open_socket(ROUTE, netns, groups=_LINKS | _IPV4_ADDRESSES | _IPV6_ADDRESSES), matters, stir)
+    return Events(open_socket(ROUTE, netns, groups=_LINKS | _IPV4_ADDRESSES | _IPV6_ADDRESSES), matters, stir, lost)
 
 
 def encryption_events(netns: str, stir: Callable[[], None]) -> Events:
     """Anything of XFRM that goes. OSError: the kernel has no XFRM."""
-    return Events(open_socket(XFRM, netns, groups=_STATES | _POLICIES), lambda kind, _: kind in _LOSSES, stir)
+    return Events(open_socket(XFRM, netns, groups=_STATES | _POLICIES), lambda kind, _: kind in _LOSSES, stir, stir)

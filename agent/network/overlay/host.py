@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from agent.network.overlay.decisions import (
     MARK,
@@ -50,6 +51,14 @@ _PASSING = frozenset({errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENOENT})
 already of what was to be made, but for a VXLAN id, which may be held from where it cannot be seen."""
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What may be other than it was made: the links of these indexes, or just anything."""
+
+    indexes: frozenset[int] = frozenset()
+    everything: bool = False
+
+
 class Host:
     """Brings the kernel of one network namespace to the wanted networks. OSError: it cannot be spoken to."""
 
@@ -77,8 +86,11 @@ class Host:
         if self._encryption is not None:
             self._encryption.close()
 
-    def bring(self, wanted: Mapping[str, OverlayWanted], *, look: bool) -> dict[str, str]:
-        """Make it so; network id to what is in the way. Without `look` what was made before is taken to be there still."""
+    def bring(self, wanted: Mapping[str, OverlayWanted], *, look: Look | None) -> dict[str, str]:
+        """Make it so; network id to what is in the way. Without `look` what was made before is taken to be there still.
+
+        Links are all read with any `look`; entries, of which there may be thousands, are read of its links only.
+        """
         try:
             return self._bring(wanted, look)
         except OSError:
@@ -90,32 +102,37 @@ class Host:
     def remove(self) -> None:
         """Take away every link that carries our mark, and what encrypted their traffic."""
         self.problems = self._bring_links({}, {})
-        self._bring_encryption({}, look=False)
+        self._bring_encryption({}, None)
         for network_id, problem in self.problems.items():
             _log.warning("network %s: its links stay: %s", network_id, problem)
 
-    def _bring(self, wanted: Mapping[str, OverlayWanted], look: bool) -> dict[str, str]:
+    def _bring(self, wanted: Mapping[str, OverlayWanted], look: Look | None) -> dict[str, str]:
         shapes = {network_id: _shape(overlay) for network_id, overlay in wanted.items()}
         # First of all: nothing of an encrypted network may go out before it is.
         plain = self._bring_encryption(wanted, look)
-        if look or self.problems or plain or shapes != self._shapes:
+        if look is not None or self.problems or plain or shapes != self._shapes:
             self.problems = self._bring_links(wanted, plain)
             self._shapes = shapes
-        for network_id in self._programmed.keys() - wanted.keys():
+        # Of a network with a problem nothing is known: its entries are read when it is had again.
+        for network_id in (self._programmed.keys() - wanted.keys()) | (self._programmed.keys() & self.problems.keys()):
             del self._programmed[network_id]
         for network_id, overlay in wanted.items():
             if network_id not in self.problems and (problem := self._bring_entries(overlay, look)):
                 self.problems[network_id] = problem
         return self.problems
 
-    def _bring_encryption(self, wanted: Mapping[str, OverlayWanted], look: bool) -> dict[str, str]:
+    def _bring_encryption(self, wanted: Mapping[str, OverlayWanted], look: Look | None) -> dict[str, str]:
         """Encrypted networks that cannot be, and why."""
         encrypted = [overlay for overlay in wanted.values() if overlay.encrypted]
         peers = frozenset(host for overlay in encrypted for host in overlay.endpoints.values())
         if encrypted and self.keys is None:
             return {overlay.id: "encrypted: the keys from the managers are not here yet" for overlay in encrypted}
         target = (peers, self.keys) if encrypted and self.keys is not None else None
-        if self._encryption_known and target == self._encrypted and not (look and target):
+        if (
+            self._encryption_known
+            and target == self._encrypted
+            and not (look is not None and look.everything and target)
+        ):
             return {}
         problem = self._encrypt(associations(self._site.host, *target) if target is not None else None)
         self._encryption_known, self._encrypted = not problem, target
@@ -206,11 +223,11 @@ class Host:
                 link = links.get(step.index)
                 return f"link {link.name if link else step.index} cannot be changed: {refused}"
 
-    def _bring_entries(self, overlay: OverlayWanted, look: bool) -> str:
+    def _bring_entries(self, overlay: OverlayWanted, look: Look | None) -> str:
         """The problem in words, "" for none."""
         vxlan = self._vxlans[overlay.id]
         index, before = self._programmed.get(overlay.id, (0, Entries()))
-        if look or index != vxlan:
+        if index != vxlan or (look is not None and (look.everything or vxlan in look.indexes)):
             before = read_entries(self._netlink, vxlan)
         try:
             after = entries_of(overlay)

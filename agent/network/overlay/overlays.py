@@ -13,7 +13,7 @@ from typing import Self, TypeVar
 
 from agent.network.overlay.decisions import Site
 from agent.network.overlay.events import encryption_events, link_events
-from agent.network.overlay.host import Host
+from agent.network.overlay.host import Host, Look
 from agent.network.overlay.interface import VXLAN_PORT, OverlayWanted
 from agent.rpc.messages import NetworkKeys
 
@@ -40,6 +40,8 @@ class Overlays:
         self._wanted: Mapping[str, OverlayWanted] | None = None
         self._problems: Mapping[str, str] = MappingProxyType({})
         self._stirred = asyncio.Event()
+        self._touched: set[int] = set()
+        self._anything = False
         self._watches_encryption = False
         self._resources = contextlib.AsyncExitStack()
 
@@ -49,7 +51,7 @@ class Overlays:
             stack.callback(self._thread.shutdown, wait=False)
             self._host = await self._within(lambda: Host(self._site, self._netns))
             stack.push_async_callback(self._within, self._host.close)
-            stack.enter_context(link_events(self._netns, self._concerns, self._stirred.set))
+            stack.enter_context(link_events(self._netns, self._concerns, self._stirred.set, self._stir_all))
             keeper = asyncio.create_task(self._look_after(), name="overlays")
             stack.push_async_callback(_ended, keeper)
             self._resources = stack.pop_all()
@@ -69,7 +71,7 @@ class Overlays:
         """Bring the host to exactly these networks; see `OverlayLinks.apply`."""
         first = self._wanted is None
         self._wanted = dict(wanted)
-        return await self._bring(look=first)
+        return await self._bring(Look(everything=True) if first else None)
 
     async def rekey(self, keys: NetworkKeys) -> None:
         """Use these keys between hosts on encrypted networks."""
@@ -78,7 +80,7 @@ class Overlays:
             self._host.keys = keys
 
         await self._within(take)
-        await self._bring(look=False)
+        await self._bring(None)
 
     async def close(self, *, remove: bool = False) -> None:
         """Stop looking after the links; with `remove` take them away."""
@@ -88,7 +90,7 @@ class Overlays:
             if remove:
                 await self._within(self._host.remove)
 
-    async def _bring(self, *, look: bool) -> Mapping[str, str]:
+    async def _bring(self, look: Look | None) -> Mapping[str, str]:
         wanted = self._wanted
         if wanted is None:
             return self._problems
@@ -108,7 +110,7 @@ class Overlays:
         if self._watches_encryption or not any(overlay.encrypted for overlay in wanted.values()):
             return
         try:
-            self._resources.enter_context(encryption_events(self._netns, self._stirred.set))
+            self._resources.enter_context(encryption_events(self._netns, self._stir_all))
         except OSError as error:
             # That the kernel has none is told as the network's problem.
             if error.errno != errno.EPROTONOSUPPORT:
@@ -118,21 +120,33 @@ class Overlays:
     async def _look_after(self) -> None:
         pause = _SHORTEST_PAUSE
         while True:
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(self._retry if self._problems else None):
                     await self._stirred.wait()
+            except TimeoutError:
+                self._anything = True
+            look = Look(frozenset(self._touched), self._anything)
             self._stirred.clear()
+            self._touched.clear()
+            self._anything = False
             before = self._host.changes
-            await self._bring(look=True)
+            await self._bring(look)
             undone = self._host.changes != before
             pause = min(pause * 2, _LONGEST_PAUSE) if undone else _SHORTEST_PAUSE
             await asyncio.sleep(pause)
 
     def _concerns(self, name: str, index: int, master: int) -> bool:
         known = self._host.indexes
-        return self._wanted is not None and (
-            index in known or master in known or name.startswith(("ov-", "vx-")) or bool(self._problems)
-        )
+        if self._wanted is None:
+            return False
+        if index in known or name.startswith(("ov-", "vx-")):
+            self._touched.add(index)
+            return True
+        return master in known or bool(self._problems)
+
+    def _stir_all(self) -> None:
+        self._anything = True
+        self._stirred.set()
 
     async def _within(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
