@@ -10,7 +10,7 @@ from agent.api_types.service import Service
 from agent.api_types.task import Task, TaskState
 from agent.manager.allocator.subnets import OVERLAY, driver_of
 from agent.manager.allocator.targets import Target, targets_of_service, targets_of_task
-from agent.manager.allocator.troubles import free_addresses, trouble_of_network
+from agent.manager.allocator.troubles import free_addresses, hosts_inside, trouble_of_network
 from agent.manager.explain_task import Explanation, listed, node_name, sentence, task_name
 from agent.manager.slots import wanted
 from agent.store.transactions import ReadTx
@@ -55,6 +55,9 @@ def explain_network(tx: ReadTx, network_id: str, suspected: Callable[[str], bool
             reasons.append(
                 f"Nobody knows the address of node {node_name(tx, node_id)}: no other node reaches its tasks."
             )
+    if inside := hosts_inside(tx, network):
+        reasons.append(f"Its subnets hold {listed(inside)}: where the network is used, those hosts cannot be reached.")
+        advice.append("Move its services to a network with another subnet, or give the hosts other addresses.")
     for service in services:
         running = [task for task in members if task.service_id == service.id and task.status.state is TaskState.RUNNING]
         if not running:

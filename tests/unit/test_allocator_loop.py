@@ -25,7 +25,9 @@ from agent.api_types.task import Endpoint, EndpointSpec, Task, TaskState, TaskSt
 from agent.api_types.times import SECOND
 from agent.manager.allocator import Allocator
 from agent.manager.allocator.balancers import LINGER
+from agent.manager.allocator.subnets import is_allocated
 from agent.manager.explain import Explainer
+from agent.manager.explain_network import explain_network
 from agent.store.store import Store
 from agent.store.transactions import ReadTx, WriteTx
 
@@ -459,3 +461,42 @@ async def test_a_balancer_that_nothing_uses_makes_room_for_a_task() -> None:
         await made.make(*tasks_of(service, 1, first=6))
         await made.until(says("id-web-6", "no address is left"))
         assert [each.node_id for each in made.attachments()] == ["m"], "in use"
+
+
+async def test_a_host_that_comes_into_a_subnet_is_told_of() -> None:
+    async with cluster(overlay("ov", "10.9.0.0/24")) as made:
+        await made.until(lambda tx: is_allocated(tx.all(Network)[0]))
+        explained = made.store.view(lambda tx: explain_network(tx, "id-ov", lambda node_id: False))
+        assert explained.reasons == []
+        await made.make(a_node("n", address="10.9.0.200"), a_node("m", address="10.99.0.1"))
+        explained = made.store.view(lambda tx: explain_network(tx, "id-ov", lambda node_id: False))
+        assert explained.reasons[0].startswith("Its subnets hold 10.9.0.200 of node host-n:")
+
+
+async def test_a_network_of_both_families_gives_both() -> None:
+    service = service_on("id-ov")
+    async with cluster(overlay("ov", "fd00:7::/64"), service, *tasks_of(service, 1)) as made:
+        await made.until(is_in("id-web-1", TaskState.PENDING))
+        assert made.task("id-web-1").networks_attachments[0].addresses == ["10.0.0.3/24", "fd00:7::2/64"]
+        assert [vip.addr for vip in made.service("id-web").endpoint.virtual_ips] == ["10.0.0.2/24"]
+
+
+async def test_another_virtual_address_can_be_asked_for_later() -> None:
+    service = service_on("id-ov")
+    async with cluster(overlay("ov"), service) as made:
+        await made.until(lambda tx: bool(tx.all(Service)[0].endpoint.virtual_ips))
+        other = service_on("id-ov", vip="10.0.0.99")
+
+        def ask(tx: WriteTx) -> None:
+            tx.update(msgspec.structs.replace(tx.all(Service)[0], spec=other.spec))
+
+        await made.change(ask)
+        await made.until(lambda tx: tx.all(Service)[0].endpoint.virtual_ips[0].addr == "10.0.0.99/24")
+        await made.change(
+            lambda tx: tx.update(msgspec.structs.replace(tx.all(Service)[0], spec=service_on("id-ov", vip="x").spec))
+        )
+        await made.make(*tasks_of(service_on("id-ov", vip="x"), 1))
+        await made.until(says("id-web-1", "address x of network ov is in use or none that can be given"))
+        assert made.service("id-web").endpoint.virtual_ips[0].addr == "10.0.0.99/24", "until it has the other one"
+        explainer = Explainer(made.store, lambda: made.now, lambda node_id: False)
+        assert explainer.explain_service("id-web").advice == ["Ask for another address, or for none."]

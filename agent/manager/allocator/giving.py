@@ -79,7 +79,7 @@ class Giving:
             if network is None or not self._ledger.is_open(network.id):
                 continue
             vip = before.get(network.id)
-            if vip is not None and _is(vip.addr, target.vip):
+            if vip is not None and is_asked_for(vip.addr, target.vip):
                 given.append(vip)
                 continue
             address = self._ledger.give_one(holder, network.id, self._now, target.vip)
@@ -87,6 +87,9 @@ class Giving:
                 given.append(EndpointVirtualIP(network_id=network.id, addr=address))
             else:
                 found.append(problems.taken(network, target.vip) if target.vip else problems.exhausted(network))
+                if vip is not None:
+                    # Clients go on with the one it has until it can have the one that it asks for.
+                    given.append(vip)
         self._ledger.settle(holder, [(vip.network_id, vip.addr) for vip in given], self._now)
         return given, found
 
@@ -171,7 +174,8 @@ class Giving:
         return problem
 
 
-def _is(address: str, asked: str) -> bool:
+def is_asked_for(address: str, asked: str) -> bool:
+    """Whether an address (with its prefix length) is the one that is asked for, if one is."""
     return not asked or address.partition("/")[0] == asked
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 from agent.api_types.network import Attachment, Network, NetworkSpec
 from agent.api_types.node import Node
 from agent.api_types.service import Service
@@ -9,12 +11,14 @@ from agent.api_types.swarm import Cluster
 from agent.api_types.task import Task
 from agent.manager.allocator import problems
 from agent.manager.allocator.address_pool import NetworkPools
+from agent.manager.allocator.giving import is_asked_for
 from agent.manager.allocator.ports import allocate_endpoint, ingress_ports, lacks_ports
 from agent.manager.allocator.problems import Problem
 from agent.manager.allocator.subnets import (
     InvalidNetwork,
     Territory,
     Unallocatable,
+    hosts_of,
     is_allocated,
     pools_of,
     territory_of,
@@ -54,6 +58,14 @@ def trouble_of_network(tx: ReadTx, network: Network) -> Problem | None:
     return None
 
 
+def hosts_inside(tx: ReadTx, network: Network) -> list[str]:
+    """Nodes whose own address lies within a network's subnets, as `address of node name`: they came after it."""
+    configs = network.ipam_options.configs if network.ipam_options is not None else []
+    subnets = [ip_network(config.subnet) for config in configs]
+    hosts = hosts_of(tx.all(Node)).items()
+    return [f"{address} of node {name}" for address, name in hosts if any(address in subnet for subnet in subnets)]
+
+
 def free_addresses(tx: ReadTx, network: Network) -> NetworkPools:
     """The addresses of an allocated network without those that are held."""
     pools = pools_of(network)
@@ -70,13 +82,14 @@ def troubles_of_service(tx: ReadTx, service: Service) -> list[Problem]:
     """What a service asks for and does not have."""
     others = ingress_ports(tx.all(Service), but=service.id) if lacks_ports(service) else set()
     found = [problems.no_port()] if lacks_ports(service) and allocate_endpoint(service, others) is None else []
-    has = {vip.network_id for vip in service.endpoint.virtual_ips}
+    has = {vip.network_id: vip.addr for vip in service.endpoint.virtual_ips}
     for target in targets_of_service(tx, service):
         problem = _closed(tx, target)
-        if problem is None and target.network is not None and has_virtual_ip(service) and target.network.id not in has:
-            if target.vip:
+        if problem is None and target.network is not None and has_virtual_ip(service):
+            address = has.get(target.network.id, "")
+            if target.vip and not is_asked_for(address, target.vip):
                 problem = problems.taken(target.network, target.vip)
-            elif not free_addresses(tx, target.network).has_room():
+            elif not address and not free_addresses(tx, target.network).has_room():
                 problem = problems.exhausted(target.network)
         if problem is not None:
             found.append(problem)
