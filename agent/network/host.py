@@ -17,6 +17,7 @@ from typing import Protocol, Self, runtime_checkable
 
 import msgspec
 
+from agent.network.borders import Borders
 from agent.network.interface import Backend, VirtualService
 from agent.network.kept_pictures import KeptPictures
 from agent.network.overlay.interface import OverlayWanted, bridge_name
@@ -91,6 +92,7 @@ class HostNetworks:
         balancer_of: BalancerOf,
         names: ServedNames,
         *,
+        borders: Borders | None = None,
         release: Release = _nothing_to_release,
         retry: float = RETRY,
         save_pause: float = SAVE_PAUSE,
@@ -101,6 +103,9 @@ class HostNetworks:
         self._links = links
         self._balancer_of = balancer_of
         self._names = names
+        self._borders = borders
+        self._open_borders = ""
+        """Why networks cannot be kept apart; empty when they are."""
         self._release = release
         self._retry = retry
         self._save_pause = save_pause
@@ -169,6 +174,11 @@ class HostNetworks:
             except OSError as error:
                 logger.warning("the balancer of network %s stays: %s", network_id, error)
         self._balancers.clear()
+        if self._borders is not None:
+            try:
+                await self._borders.close(remove=remove)
+            except OSError as error:
+                logger.warning("the borders between networks stay: %s", error)
         await self._links.close(remove=remove)
         if remove:
             for network_id in list(self._pictures):
@@ -304,12 +314,13 @@ class HostNetworks:
             {one: wanted(picture, self._node_id) for one, picture in staying.items() if not _is_ingress(picture)}
         )
         await self._names.serve()
+        unbordered = await self._draw_borders(staying)
         for network_id in gone:
             self._pictures.pop(network_id, None)
             self._brought.pop(network_id, None)
             self._left.pop(network_id, None)
             self._unsaved.add(network_id)
-        owed = len(gone) < len(going)
+        owed = unbordered or len(gone) < len(going)
         for network_id, picture in staying.items():
             if network_id in going:
                 continue
@@ -326,6 +337,21 @@ class HostNetworks:
         async with self._turned:
             self._turned.notify_all()
         return owed
+
+    async def _draw_borders(self, pictures: Mapping[str, NetworkPicture]) -> bool:
+        """Keep the networks apart; whether that is to be tried again."""
+        if self._borders is None:
+            return False
+        apart = {one: picture.description.internal for one, picture in pictures.items() if not _is_ingress(picture)}
+        try:
+            await self._borders.apply(apart)
+        except OSError as error:
+            if str(error) != self._open_borders:
+                logger.error("networks of this host cannot be kept apart: %s", error)
+            self._open_borders = str(error)
+            return True
+        self._open_borders = ""
+        return False
 
     async def _let_go(self, network_id: str) -> bool:
         """Take down what stands on the network's links; False while something cannot be."""

@@ -10,6 +10,7 @@ from typing import Self
 from agent.api_types.network import NetworkAttachment
 from agent.api_types.task import Task
 from agent.network.attacher import Attacher, NotHereYet
+from agent.network.borders import Borders
 from agent.network.host import HostNetworks, NetworkBalancer, StillUsed
 from agent.network.lb_namespace import LbNamespace
 from agent.network.overlay import Overlays
@@ -53,7 +54,13 @@ class NodeNetworks:
         async with AsyncExitStack() as stack:
             links = await stack.enter_async_context(Overlays(self._address))
             host = HostNetworks(
-                self._node_id, self._folder / "networks", links, self._balancer, ServedNames(), release=self._release
+                self._node_id,
+                self._folder / "networks",
+                links,
+                self._balancer,
+                ServedNames(),
+                borders=Borders(),
+                release=self._release,
             )
             self._host = await stack.enter_async_context(host)
             engine = isinstance(self._executor, NetworkKeeping)
