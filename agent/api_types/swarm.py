@@ -115,6 +115,17 @@ class RootRotation(ApiObject, frozen=True):
     cross_signed: str = omitempty("CrossSigned", "")
 
 
+class NetworkSecret(ApiObject, frozen=True):
+    """A key of the encrypted networks; `generation` counts up. The repr shows nothing of it."""
+
+    generation: int = omitempty("Generation", 0)
+    key: bytes = omitempty("Key", b"")
+    created_at: str = omitempty("CreatedAt", "")
+
+    def __repr__(self) -> str:
+        return f"NetworkSecret(generation={self.generation})"
+
+
 class Cluster(ApiObject, frozen=True):
     """The swarm as the store keeps it. Never sent to a client as it is: it holds the CA's key and the join secrets.
 
@@ -139,6 +150,7 @@ class Cluster(ApiObject, frozen=True):
     default_addr_pool: list[str] = omitempty("DefaultAddrPool", [])
     subnet_size: int = omitempty("SubnetSize", 24)
     data_path_port: int = omitempty("DataPathPort", 4789)
+    network_keys: list[NetworkSecret] = omitempty("NetworkKeys", [])
 
 
 class InitRequest(ApiObject, frozen=True):

@@ -23,6 +23,7 @@ from agent.rpc.messages import (
     Heartbeat,
     IngressTable,
     Leaving,
+    NetworkKeys,
     NetworkUpdate,
     NodeUpdate,
     SessionEnd,
@@ -87,6 +88,7 @@ class SimulatedNode:
         """Since when the agent runs and the network reaches it."""
         self.link: Link | None = None
         self.networks = NetworkTables()
+        self.keys: NetworkKeys | None = None
         self.strangers: list[str] = []
         """Networks that a task of this node uses and that the node was not told of before."""
         self._loop = loop
@@ -251,7 +253,11 @@ class SimulatedNode:
                     self.on_table(self, message)
                 case NodeUpdate():
                     self.update = message
+                case NetworkKeys():
+                    self.keys = message
                 case NetworkUpdate():
+                    if message.description is not None and message.description.encrypted:
+                        assert self.keys is not None, "an encrypted network came before its keys"
                     self.networks.apply(message)
                     self._told_complete.add(message.network_id)
                 case Heartbeat():

@@ -14,10 +14,12 @@ from agent.api_types.common import Driver
 from agent.api_types.network import Network, NetworkAttachmentConfig, NetworkSpec
 from agent.api_types.service import ServiceSpec, UpdateConfig
 from agent.api_types.task import Task, TaskState
+from agent.api_types.times import SECOND
+from agent.manager.dispatcher import network_keys
 
 
-async def create_network(world: World, name: str) -> str:
-    spec = NetworkSpec(name=name, driver_configuration=Driver(name="overlay"), scope="swarm")
+async def create_network(world: World, name: str, **options: str) -> str:
+    spec = NetworkSpec(name=name, driver_configuration=Driver(name="overlay", options=options), scope="swarm")
     made: list[Network] = []
     await world.store.update(lambda tx: made.append(tx.create(Network(spec=spec))))
     return made[0].id
@@ -69,6 +71,34 @@ def test_networks_reach_their_nodes_before_the_tasks_and_leave_with_the_last() -
         await world.settled()
         await asyncio.sleep(15)
         check_knowledge(world, [one, two])
+
+    simulate(story)
+
+
+def test_keys_reach_the_nodes_of_encrypted_networks_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_keys, "LIFE", 100 * SECOND)
+
+    async def story(world: World) -> None:
+        plain = await create_network(world, "plain")
+        await world.create_service("web", on(make_spec(replicas=4), plain))
+        await world.settled()
+        await asyncio.sleep(1)
+        assert all(node.keys is None for node in world.nodes.values())
+        closed = await create_network(world, "closed", encrypted="")
+        await world.create_service("db", on(make_spec(replicas=2), closed))
+        await world.settled()
+        await asyncio.sleep(1)
+        holders = {node.id for node in world.nodes.values() if node.networks.get(closed) is not None}
+        assert holders
+        assert {node.id for node in world.nodes.values() if node.keys is not None} == holders
+        before = {node.keys.sending for node in world.nodes.values() if node.keys is not None}
+        assert before == {1}
+        await asyncio.sleep(110)
+        after = {node.keys.sending for node in world.nodes.values() if node.keys is not None}
+        assert after == {2}
+        await world.change_leader(1)
+        await world.settled()
+        assert {node.keys.sending for node in world.nodes.values() if node.keys is not None} == {2}
 
     simulate(story)
 

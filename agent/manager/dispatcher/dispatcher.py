@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -29,6 +30,7 @@ from agent.manager.dispatcher.connections import Connections
 from agent.manager.dispatcher.ingress import answers
 from agent.manager.dispatcher.listeners import host_of, listener_of
 from agent.manager.dispatcher.liveness import Liveness
+from agent.manager.dispatcher.network_keys import KEY_LENGTH, NetworkKeyring
 from agent.manager.dispatcher.networks import NetworkBoards, NodeNetworks
 from agent.manager.dispatcher.node_reports import NodeReport, NodeWriter
 from agent.manager.dispatcher.node_updates import (
@@ -100,6 +102,7 @@ class Dispatcher(ControlLoop):
         self._turns = Turns()
         self._ports = PublishedPorts(store, lambda: self._liveness, self._tell_of_table)
         self._boards = NetworkBoards(store)
+        self._keyring = NetworkKeyring(store, clock, partial(secrets.token_bytes, KEY_LENGTH))
         self._cluster_changed = False
         self._leads = False
         self._begun = asyncio.Event()
@@ -221,6 +224,7 @@ class Dispatcher(ControlLoop):
     async def load(self) -> None:
         self._ports.changed()
         self._boards.start_over()
+        self._keyring.changed()
         known = {node.id for node in self.store.view(lambda tx: tx.all(Node))}
         for node_id in [node_id for node_id in self._sessions if node_id not in known]:
             self._remove(node_id)
@@ -230,6 +234,8 @@ class Dispatcher(ControlLoop):
         changed: dict[str, list[str]] = {}
         for event in commit.events:
             self._boards.observe(event)
+            if isinstance(event.object, Network):
+                self._keyring.changed()
             if isinstance(event.object, Task):
                 if event.object.node_id in self._sessions:
                     changed.setdefault(event.object.node_id, []).append(event.object.id)
@@ -243,6 +249,7 @@ class Dispatcher(ControlLoop):
                 self._observe_node(event.object, event.kind)
             elif isinstance(event.object, Cluster):
                 self._set_period(heartbeat_period_of(event.object))
+                self._keyring.changed()
                 self._cluster_changed = True
         for node_id, task_ids in changed.items():
             self._sessions[node_id].tasks_changed(task_ids)
@@ -276,7 +283,8 @@ class Dispatcher(ControlLoop):
         if self._cluster_changed:
             self._cluster_changed = False
             self._tell_nodes()
-        return None
+            self._turns.one_by_one([session.networks_changed for session in self._sessions.values()])
+        return await self._keyring.act()
 
     def _tell_of_table(self) -> None:
         self._turns.one_by_one([session.table_changed for session in self._sessions.values()])
@@ -337,6 +345,7 @@ class Dispatcher(ControlLoop):
             update=lambda: self._updates.of(node_id),
             ingress=lambda: self._ports.table,
             networks=NodeNetworks(self._boards, node_id),
+            keys=lambda: self._keyring.keys,
             turn=self._turns,
         )
         self._enter(session, opening, connection.peer)

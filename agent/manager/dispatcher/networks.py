@@ -264,6 +264,11 @@ class NodeNetworks:
         self._node_id = node_id
         self._told: dict[str, _Told] = {}
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the node was told of an encrypted network: it needs the keys."""
+        return any(told.description.encrypted for told in self._told.values())
+
     def start_over(self) -> None:
         """The node is to be told everything again."""
         self._told.clear()

@@ -10,7 +10,7 @@ from agent.api_types.node import NodeRole
 from agent.manager.dispatcher.assignments import NodeAssignments
 from agent.manager.dispatcher.networks import NOTHING, NetworkNews, NodeNetworks
 from agent.rpc.errors import RpcError
-from agent.rpc.messages import Assignments, Heartbeat, IngressTable, NodeUpdate, SessionEnd, SessionReady
+from agent.rpc.messages import Assignments, Heartbeat, IngressTable, NetworkKeys, NodeUpdate, SessionEnd, SessionReady
 from agent.rpc.stream import Stream
 from agent.store.store import Store
 from agent.store.transactions import ReadTx
@@ -38,6 +38,7 @@ class Session:
         update: Callable[[], NodeUpdate | None],
         ingress: Callable[[], IngressTable | None],
         networks: NodeNetworks,
+        keys: Callable[[], NetworkKeys | None] = lambda: None,
         turn: Callable[[], Awaitable[None]],
     ) -> None:
         self.session_id = session_id
@@ -62,6 +63,8 @@ class Session:
         self.networks = networks
         """What the node was told of overlay networks."""
         self._is_networked = False
+        self._keys = keys
+        self._sent_keys: NetworkKeys | None = None
         self._changed: dict[str, None] = {}
         self._is_complete = False
         self._is_open = False
@@ -143,6 +146,10 @@ class Session:
     async def _send_assignments(self) -> None:
         """Assignments, after the networks that they use and before the end of those that they do not use any more."""
         news, message = self._store.view(self._compose)
+        keys = self._keys() if self.networks.is_encrypted else None
+        if keys is not None and keys != self._sent_keys:
+            self._sent_keys = keys
+            await self._stream.send(keys)
         for update in news.first:
             await self._stream.send(update)
         if message is not None:
