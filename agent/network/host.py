@@ -10,20 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
-
-import msgspec
+from typing import Self
 
 from agent.network.borders import Borders
-from agent.network.interface import Backend, VirtualService
+from agent.network.desired import is_ingress, members, virtual_services, wanted, without
+from agent.network.host_parts import BalancerOf, Links, NetworkBalancer, Rekeying, Release, StillUsed
 from agent.network.kept_pictures import KeptPictures
-from agent.network.overlay.interface import OverlayWanted, bridge_name
+from agent.network.overlay.interface import bridge_name
 from agent.network.served_names import ServedNames
 from agent.network.tables import NetworkPicture, NetworkTables
-from agent.rpc.messages import NetworkKeys, NetworkUpdate, OverlayEndpoint
+from agent.rpc.messages import NetworkKeys, NetworkUpdate
 
 logger = logging.getLogger(__name__)
 
@@ -35,43 +34,6 @@ LONGEST_WITHDRAWAL = 5.0
 
 SAVE_PAUSE = 0.5
 """Seconds in which changes are gathered before they are written down."""
-
-
-class Links(Protocol):
-    """The part of `OverlayLinks` that every kernel can have."""
-
-    async def apply(self, wanted: Mapping[str, OverlayWanted]) -> Mapping[str, str]: ...
-
-    async def close(self, *, remove: bool = False) -> None: ...
-
-
-@runtime_checkable
-class Rekeying(Protocol):
-    """The part that is for encrypted networks."""
-
-    async def rekey(self, keys: NetworkKeys) -> None: ...
-
-
-class NetworkBalancer(Protocol):
-    """`agent.network.lb_namespace.LbNamespace`: see there."""
-
-    async def apply(self, address: str, vips: Collection[str], services: frozenset[VirtualService]) -> None: ...
-
-    async def forget(self, backends: Collection[str]) -> int: ...
-
-    async def close(self, *, remove: bool) -> None: ...
-
-
-BalancerOf = Callable[[str, str, int], NetworkBalancer]
-"""A network's balancer, from the network's id, its bridge and its MTU."""
-
-
-class StillUsed(Exception):
-    """Something of this host is on a network that should go; the text says what."""
-
-
-Release = Callable[[str], Awaitable[None]]
-"""Lets whoever runs containers let go of a network (id). StillUsed while it cannot."""
 
 
 async def _nothing_to_release(network_id: str) -> None:
@@ -287,7 +249,7 @@ class HostNetworks:
         self._to_save.set()
 
     def _tell_of(self, task_id: str) -> bool:
-        concerned = [one.id for one in self._pictures.values() if task_id in _ids(one.endpoints.values())]
+        concerned = [one.id for one in self._pictures.values() if task_id in members(one.endpoints.values())]
         for network_id in concerned:
             self._tell(network_id)
         return bool(concerned)
@@ -311,7 +273,7 @@ class HostNetworks:
         for network_id, picture in seen.items():
             self._names.tell(network_id, picture)
         problems = await self._links.apply(
-            {one: wanted(picture, self._node_id) for one, picture in staying.items() if not _is_ingress(picture)}
+            {one: wanted(picture, self._node_id) for one, picture in staying.items() if not is_ingress(picture)}
         )
         await self._names.serve()
         unbordered = await self._draw_borders(staying)
@@ -332,7 +294,9 @@ class HostNetworks:
             if not problem and (left := self._left.pop(network_id, None)):
                 await self.forget(network_id, left)
         if self._withdrawn:
-            self._withdrawn &= {task_id for one in self._pictures.values() for task_id in _ids(one.endpoints.values())}
+            self._withdrawn &= {
+                task_id for one in self._pictures.values() for task_id in members(one.endpoints.values())
+            }
         self._done = asked
         async with self._turned:
             self._turned.notify_all()
@@ -342,7 +306,7 @@ class HostNetworks:
         """Keep the networks apart; whether that is to be tried again."""
         if self._borders is None:
             return False
-        apart = {one: picture.description.internal for one, picture in pictures.items() if not _is_ingress(picture)}
+        apart = {one: picture.description.internal for one, picture in pictures.items() if not is_ingress(picture)}
         try:
             await self._borders.apply(apart)
         except OSError as error:
@@ -372,7 +336,7 @@ class HostNetworks:
     async def _balance(self, picture: NetworkPicture) -> str:
         """Virtual addresses and who is behind them; the reason when it cannot be."""
         description = picture.description
-        if _is_ingress(picture) or not description.balancer:
+        if is_ingress(picture) or not description.balancer:
             return ""
         services = virtual_services(picture)
         balancer = self._balancers.get(picture.id)
@@ -422,53 +386,3 @@ def _must_not_end(task: asyncio.Task[None]) -> None:
         logger.critical(
             "%s: nothing follows the managers any more on this host", task.get_name(), exc_info=task.exception()
         )
-
-
-def wanted(picture: NetworkPicture, node_id: str) -> OverlayWanted:
-    """The network's links on the node."""
-    description = picture.description
-    return OverlayWanted(
-        id=picture.id,
-        vni=description.vni,
-        gateways=tuple(picture.with_length(one.gateway) for one in description.subnets if one.gateway),
-        endpoints={one.address: one.host for one in picture.endpoints.values() if one.host and one.node_id != node_id},
-        mtu=description.mtu,
-        encrypted=description.encrypted,
-    )
-
-
-def virtual_services(picture: NetworkPicture) -> frozenset[VirtualService]:
-    """Every virtual address with the addresses of the ready tasks behind it, for every port."""
-    ready: dict[str, set[Backend]] = {}
-    for endpoint in picture.endpoints.values():
-        if endpoint.ready and endpoint.service_id:
-            ready.setdefault(endpoint.service_id, set()).add(Backend(endpoint.address, 0))
-    return frozenset(
-        VirtualService(address=service.vip, port=0, protocol="", backends=frozenset(ready.get(service.id, ())))
-        for service in picture.services.values()
-        if service.vip
-    )
-
-
-def without(picture: NetworkPicture, withdrawn: Collection[str]) -> NetworkPicture:
-    """The picture in which these tasks are not ready, whatever managers say."""
-    if not any(_of(one) in withdrawn for one in picture.endpoints.values()):
-        return picture
-    endpoints = {
-        key: msgspec.structs.replace(one, ready=False) if one.ready and _of(one) in withdrawn else one
-        for key, one in picture.endpoints.items()
-    }
-    return NetworkPicture(picture.id, picture.description, picture.services, endpoints)
-
-
-def _of(endpoint: OverlayEndpoint) -> str:
-    """The task or attachment that an endpoint is of; a second address of one has its id with something behind it."""
-    return endpoint.id.partition("/")[0]
-
-
-def _ids(endpoints: Iterable[OverlayEndpoint]) -> set[str]:
-    return {_of(endpoint) for endpoint in endpoints}
-
-
-def _is_ingress(picture: NetworkPicture) -> bool:
-    return picture.description.ingress

@@ -11,7 +11,8 @@ from agent.api_types.network import NetworkAttachment
 from agent.api_types.task import Task
 from agent.network.attacher import Attacher, NotHereYet
 from agent.network.borders import Borders
-from agent.network.host import HostNetworks, NetworkBalancer, StillUsed
+from agent.network.host import HostNetworks
+from agent.network.host_parts import NetworkBalancer, StillUsed
 from agent.network.lb_namespace import LbNamespace
 from agent.network.overlay import Overlays
 from agent.network.privileges import address_obstacle, obstacle

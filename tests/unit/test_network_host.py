@@ -13,8 +13,10 @@ from agent.api_types.common import Driver
 from agent.api_types.network import Network, NetworkAttachment, NetworkSpec
 from agent.api_types.task import Task
 from agent.network.attacher import Attacher, NotHereYet
+from agent.network.desired import virtual_services, wanted, without
 from agent.network.dns.redirect import Redirects
-from agent.network.host import HostNetworks, StillUsed, virtual_services, wanted
+from agent.network.host import HostNetworks
+from agent.network.host_parts import StillUsed
 from agent.network.interface import Backend, VirtualService
 from agent.network.overlay.interface import OverlayWanted
 from agent.network.served_names import ServedNames
@@ -266,3 +268,10 @@ def test_a_virtual_address_leads_to_ready_tasks_on_every_port() -> None:
     assert virtual_services(picture) == {
         VirtualService(address="10.0.1.2", port=0, protocol="", backends=frozenset({Backend("10.0.1.3", 0)}))
     }
+
+
+def test_a_second_address_of_a_task_is_withdrawn_with_the_first() -> None:
+    second = msgspec.structs.replace(HERE, id="t1.1", address="fd00::3")
+    picture = NetworkTables().apply(msgspec.structs.replace(WHOLE, endpoints=[HERE, second, THERE])).picture
+    assert picture is not None
+    assert [one.id for one in without(picture, {"t1"}).endpoints.values() if one.ready] == ["t2"]
