@@ -19,6 +19,7 @@ from agent.api_types.network import Attachment
 from agent.api_types.times import SECOND, parse_time
 from agent.raft.interface import NotLeader, OutcomeUnknown
 from agent.store.store import Store
+from agent.store.watching import WatchOverflow
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ async def watch_containers(state: ApiState) -> None:
                 try:
                     async with asyncio.timeout(60):
                         await anext(watch)
-                except (TimeoutError, StopAsyncIteration):
+                except (TimeoutError, StopAsyncIteration, WatchOverflow):
                     pass
                 continue
         try:
