@@ -19,12 +19,14 @@ from agent.api_types.network import Attachment
 from agent.api_types.times import SECOND, parse_time
 from agent.raft.interface import NotLeader, OutcomeUnknown
 from agent.store.store import Store
-from agent.store.watching import WatchOverflow
+from agent.store.watching import Watch, WatchOverflow
 
 log = logging.getLogger(__name__)
 
 RETRY = 5.0
 """Seconds until an engine or a leader that did not answer is asked again."""
+STORE_AGAIN = 60.0
+"""Seconds until it is looked at whether this node has another store by now."""
 LONGEST_BIRTH = 300 * SECOND
 """How long the making of a container may take; what has none after that never gets one."""
 _REMOVED = quote(encode_json({"type": ["container"], "event": ["destroy"]}).decode())
@@ -38,18 +40,24 @@ async def watch_containers(state: ApiState) -> None:
         store = await _store(state)
         with store.watch(Attachment) as watch:
             if not _own(state, store):
-                # The next one that is made, here or by another manager; a store that goes ends the wait.
-                try:
-                    async with asyncio.timeout(60):
-                        await anext(watch)
-                except (TimeoutError, StopAsyncIteration, WatchOverflow):
-                    pass
+                await _next_change(watch)
                 continue
         try:
             await _follow(state, state.engine, store)
         except (ApiError, NotLeader, OutcomeUnknown, aiohttp.ClientError, msgspec.DecodeError) as error:
             log.info("addresses of removed containers are given back later: %s", error)
             await asyncio.sleep(RETRY)
+
+
+async def _next_change(watch: Watch) -> None:
+    """Wait for the next attachment that is made or removed, in a store that this node may have left meanwhile."""
+    try:
+        async with asyncio.timeout(STORE_AGAIN):
+            await anext(watch)
+    except TimeoutError:
+        return
+    except (StopAsyncIteration, WatchOverflow):
+        await asyncio.sleep(RETRY)
 
 
 async def _store(state: ApiState) -> Store:
