@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from cluster import http_get
 from engine import root_filesystem
 from playground_tiers import usable_tiers
 
@@ -168,6 +169,14 @@ async def test_tasks_on_three_hosts_reach_each_other(hosts: Hosts) -> None:
         spread = Counter(line for line in said.splitlines() if line.startswith("Task: "))
         assert sorted(spread.values()) == [4, 4, 4], said
 
+    # A bridge that somebody deletes comes back, with everybody who was on it.
+    last = hosts.all[2]
+    bridge = next(link for link in hosts.links(last) if link.startswith("ov-"))
+    subprocess.run(["nsenter", f"--net=/proc/{last.pid}/ns/net", "ip", "link", "delete", bridge], check=True)
+    address = await _of(hosts, last)
+    told = await hosts.inside(names[0], "tools", f"busybox ping -c 20 -i 0.5 -W 2 {address} 2>&1")
+    assert "seq=19 " in told, told
+
     # Traffic flows on while there is no agent. (Its tasks move when it is away for long.)
     far = hosts.all[1]
     address = await _of(hosts, far)
@@ -196,7 +205,9 @@ async def test_tasks_on_three_hosts_reach_each_other(hosts: Hosts) -> None:
 async def test_a_task_on_two_networks_sees_both_and_nobody_sees_through_it(hosts: Hosts) -> None:
     await hosts.docker("network", "create", "-d", "overlay", "front")
     await hosts.docker("network", "create", "-d", "overlay", "back", "--subnet", "10.66.0.0/16")
-    await hosts.create("both", 3, "swarmtui/whoami", "--network", "front", "--network", "back")
+    await hosts.create(
+        "both", 3, "swarmtui/whoami", "--network", "front", "--network", "back", "--publish", "8085:8000"
+    )
     await hosts.create("tools", 3, hosts.tools, "--network", "front", command=("sleep", "100000"))
     await hosts.create("hidden", 1, hosts.tools, "--network", "back", command=("sleep", "100000"))
     for name in [one.name for one in hosts.all]:
@@ -204,6 +215,10 @@ async def test_a_task_on_two_networks_sees_both_and_nobody_sees_through_it(hosts
         assert len(found) == 3
         assert not any(address.startswith("10.66.") for address in found)
         assert await hosts.addresses(name, "hidden") == set()
+    # Every host answers on the published port, for tasks on networks too.
+    for one in hosts.all:
+        answers = [await http_get(str(one.address), 8085) for _ in range(6)]
+        assert len({answer.split("Task: ")[1].split()[0] for answer in answers}) == 3, answers
     await hosts.docker("service", "rm", "both", "tools", "hidden")
     await hosts.until_gone("ov-", "vx-", "lb-", "vt")
 
