@@ -11,7 +11,8 @@ import uml
 
 MODULES = [
     *("ip_vs", "ip_vs_rr", "ip_vs_wrr", "veth", "bridge", "nf_conntrack", "nf_conntrack_netlink", "nfnetlink"),
-    *("iptable_nat", "iptable_mangle", "ip6table_nat", "ip6table_mangle", "xt_ipvs", "xt_mark", "xt_MASQUERADE", "xt_tcpudp", "ipv6"),
+    *("iptable_nat", "iptable_mangle", "ip6table_nat", "ip6table_mangle", "ipv6"),
+    *("xt_ipvs", "xt_mark", "xt_MASQUERADE", "xt_tcpudp"),
 ]
 TESTS = [str(Path(__file__).with_name(name)) for name in ("test_balancer_namespace.py", "ipvs_checks.py")]
 

@@ -6,7 +6,8 @@ plain, and networks that are not encrypted are not concerned. On the wire no por
 
 A pair of hosts has one key a direction and generation, derived from the cluster's: two senders never share a counter of
 AES-GCM. A host receives with every generation it knows and sends with one, so old and new keys work side by side. Replays
-are not refused: the counter of a host that was restarted begins anew, and nobody tells its peers.
+are not refused: the counter of a host that was restarted begins anew, and nobody tells its peers. Nonces do not repeat with
+it: the kernel mixes each association's counter with 64 random bits of its own (crypto/seqiv.c).
 """
 
 from __future__ import annotations
