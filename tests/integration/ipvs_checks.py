@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from balancer_stage import BRIDGE, Stage, batch, stage
+from balancer_stage import BRIDGE, Stage, batch, stage, within
 
 from agent.network import namespaces
 from agent.network.balancers.choice import balancer_in
@@ -69,7 +69,7 @@ async def test_the_table_follows_and_what_goes_is_drained_first(place: Path) -> 
 
 
 async def test_addresses_of_version_6_are_read_as_they_were_written(place: Path) -> None:
-    batch(place, "-6 route add fd00::/64 dev lo")
+    within(place, "ip", "-6", "route", "add", "fd00::/64", "dev", "lo")
     wanted = frozenset(
         {
             VirtualService("fd00::2", 80, "udp", frozenset({Backend("fd00::5", 8080)})),
