@@ -35,6 +35,7 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t hostfs -o {folder} none {shared}
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
+{shown}
 export PATH=/run/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp LANG=C.UTF-8
 export PYTHONDONTWRITEBYTECODE=1
 mkdir -p /run/bin /run/netns
@@ -79,6 +80,7 @@ def run(command: Sequence[str], folder: Path, *, modules: Sequence[str], timeout
         INIT.format(
             folder=folder,
             shared=SHARED,
+            shown="\n".join(_shown_again([Path.cwd(), Path(sys.prefix), CACHE])),
             kernel=CACHE,
             modules=shlex.join(modules),
             cwd=shlex.quote(os.getcwd()),
@@ -123,6 +125,15 @@ def run(command: Sequence[str], folder: Path, *, modules: Sequence[str], timeout
             kernel.wait()
     status = folder / "status"
     return int(status.read_text()) if status.exists() else -1
+
+
+def _shown_again(folders: Sequence[Path]) -> list[str]:
+    """Commands that show those of the folders again that the empty file systems hide."""
+    hidden = [folder for folder in folders if folder.is_relative_to("/tmp") or folder.is_relative_to("/run")]
+    return [
+        f"mkdir -p {shlex.quote(str(each))} && mount -t hostfs -o {each} none {shlex.quote(str(each))}"
+        for each in hidden
+    ]
 
 
 def _fetch() -> str | None:

@@ -45,7 +45,7 @@ from agent.manager.slots import ended, wanted
 from agent.store.transactions import ReadTx, WriteTx
 from agent.store.watching import Commit, EventKind
 
-SEEDS = int(os.environ.get("SEEDS", "20"))
+SEEDS = int(os.environ.get("SEEDS", "10"))
 BLOCK = 10
 """Seeds in one test."""
 

@@ -29,7 +29,7 @@ from agent.manager.scheduler.filters import HostPortFilter
 from agent.manager.slots import Slot
 from agent.store import watching
 
-SEEDS = int(os.environ.get("SEEDS", "160"))
+SEEDS = int(os.environ.get("SEEDS", "100"))
 BLOCK = 10
 """Seeds in one test."""
 

@@ -23,7 +23,7 @@ from agent.manager.dispatcher.dispatcher import Dispatcher
 from agent.manager.dispatcher.liveness import Liveness
 from agent.manager.dispatcher.published_ports import PublishedPorts
 
-SEEDS = int(os.environ.get("SEEDS", "80"))
+SEEDS = int(os.environ.get("SEEDS", "40"))
 BLOCK = 10
 """Seeds in one test."""
 
