@@ -17,6 +17,7 @@ MODULES = [
 TESTS = [str(Path(__file__).with_name(name)) for name in ("test_balancer_namespace.py", "ipvs_checks.py")]
 
 
+@pytest.mark.long
 @pytest.mark.root
 @pytest.mark.timeout(300)
 def test_ipvs_in_a_kernel_that_has_it(tmp_path: Path) -> None:

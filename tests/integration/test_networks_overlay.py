@@ -112,7 +112,7 @@ class Hosts:
             await asyncio.sleep(0.1)
 
 
-@pytest.fixture(params=TIERS)
+@pytest.fixture(params=[pytest.param(tier, marks=pytest.mark.long if tier == Tier.ENGINE else ()) for tier in TIERS])
 async def hosts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hosts]:
     folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
     monkeypatch.setenv(BASE_VARIABLE, f"{folder}/b")

@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.root
 
 
-@pytest.mark.parametrize("cut", [4.0, 9.0])
+@pytest.mark.parametrize("cut", [4.0, pytest.param(9.0, marks=pytest.mark.long)])
 def test_old_copies_stop_within_a_second_of_coming_back(cut: float, tmp_path: Path) -> None:
     program = Path(__file__).with_name("cut_off_process.py")
     result = subprocess.run(
